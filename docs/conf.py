@@ -1,0 +1,24 @@
+"""Sphinx configuration."""
+
+from __future__ import annotations
+
+import torchtune
+
+project = "torchtune"
+author = "The torchtune maintainers"
+copyright = "2026, the torchtune maintainers"
+version = release = torchtune.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "myst_parser"]
+autosummary_generate = True
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"torchtune {release}"
+html_static_path = ["_static"]
+exclude_patterns = ["_build"]
