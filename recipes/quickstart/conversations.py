@@ -225,3 +225,41 @@ def conversations(seed: int, split: str) -> Iterator[Row]:
         offered = sorted(needed) + rng.sample(others, rng.randint(1, 2) if needed else 2)
         rng.shuffle(offered)
         yield {"messages": builder.messages, "tools": [TOOLS[name] for name in offered]}
+
+
+def plain_conversations(seed: int) -> Iterator[Row]:
+    """Endless rows without tools or calls, on which the tiny base model learns to read and to copy before it ever sees a call."""
+    rng = random.Random(f"plain {seed}")
+    b = Builder(rng, "train")
+    kinds: list[tuple[str, Callable[[], Any]]] = [
+        ("city", b.draw.city), ("name", b.draw.person), ("amount", b.draw.amount), ("minutes", b.draw.minutes),
+        ("order", b.draw.order), ("date", b.draw.date), ("thing", b.draw.thing), ("errand", b.draw.errand),
+    ]  # fmt: skip
+    names = list(TOOLS)
+    while True:
+        b.messages = []
+        facts = {key: make() for key, make in rng.sample(kinds, rng.randint(2, 5))}
+        listed = ", ".join(f"{key}: {value}" for key, value in facts.items())
+        if rng.random() < 0.5:
+            schemas = "\n".join(json.dumps(TOOLS[name]) for name in rng.sample(names, rng.randint(1, 3)))
+            b.say("system", f"Some functions:\n{schemas}", f"You are a helpful assistant.\n{schemas}\n")
+        for _ in range(rng.randint(1, 3)):
+            key = rng.choice(list(facts))
+            task = rng.randrange(5)
+            if task == 0:
+                b.say("user", f"Repeat: {facts[key]}")
+                b.say("assistant", str(facts[key]))
+            elif task == 1:
+                b.say("user", f"{listed}. What is the {key}?", f"Which {key} is in this list? {listed}")
+                b.say("assistant", f"The {key} is {facts[key]}.")
+            elif task == 2:
+                b.say("user", f"Write as JSON: {listed}")
+                b.say("assistant", json.dumps(facts))
+            elif task == 3:
+                b.say("user", f"Read this: {json.dumps(facts)} What is the {key}?")
+                b.say("assistant", f"It is {facts[key]}.")
+            else:
+                SCENARIOS[rng.randrange(len(SCENARIOS) - 1)][0](other := Builder(rng, "train"))
+                b.say("user", f"Repeat: {other.messages[0]['content']}")
+                b.say("assistant", other.messages[0]["content"])
+        yield {"messages": b.messages, "tools": None}
