@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import logging
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torchtune.data._message import Message, ToolCall
+
+    from ._read import Source
+    from ._write import Chat, Turn, Writer
+
+_log = logging.getLogger(__name__)
 
 #: What a piece of a message is. Loss selectors choose by it; None is scaffolding.
 Part = Literal["header", "content", "reasoning", "call", "result", "end"]
@@ -60,3 +71,265 @@ class ParsedMessage:
     tool_calls: list[ToolCall] = field(default_factory=list)
     unparsed: list[UnparsedCall] = field(default_factory=list)
     complete: bool = False
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of ``render``: its default, and the values it may take (a type or a tuple of values).
+
+    None is always allowed where it is the default.
+    """
+
+    default: Any
+    allowed: type | tuple[Any, ...]
+    doc: str
+
+    def accepts(self, value: Any) -> bool:
+        if value is None:
+            return self.default is None
+        return isinstance(value, self.allowed) if isinstance(self.allowed, type) else value in self.allowed
+
+    @property
+    def expected(self) -> str:
+        if isinstance(self.allowed, type):
+            return self.allowed.__name__
+        return "one of " + ", ".join(map(repr, self.allowed))
+
+
+class ChatFormat(ABC):
+    """How one model family writes a conversation down, and how its output is read back.
+
+    A family subclasses this, gives the class values below, and writes :meth:`write`, :meth:`write_prompt` and
+    :meth:`read`. What every family shares (options, attribution, checks, expansion) stands here.
+
+    Args:
+        name: the name it is registered under; the class's own by default.
+        **options: options of ``render`` that this instance uses instead of the family's defaults.
+
+    Raises:
+        ValueError: if an option is unknown or its value is not allowed.
+    """
+
+    #: Name of the format.
+    name: str = ""
+    #: Strings that end a turn in generation.
+    stop: tuple[str, ...] = ()
+    #: Every control token the format writes or reads: single ids of the family's vocabulary.
+    controls: tuple[str, ...] = ()
+    #: Options of ``render`` by name.
+    options: ClassVar[dict[str, Option]] = {}
+    #: True if a later message changes how an earlier one is written; then train on :meth:`expand_turns`.
+    rewrites_history: bool = False
+    #: True if the official template writes tool calls and results.
+    native_tools: bool = True
+    #: True if the official template writes reasoning; where False, ``reasoning_content`` is left out of the text.
+    writes_reasoning: bool = False
+    #: True if the family has a system message.
+    system_role: bool = True
+    #: The control token that stands for an image, or None where the format is text only.
+    image_token: str | None = None
+    #: True where a call is written as raw text that could read back as something else; then each call is checked.
+    check_calls: bool = False
+
+    def __init__(self, name: str | None = None, **options: Any) -> None:
+        self.name = name or self.name
+        self._bound = options
+        self._resolve({})
+
+    def __repr__(self) -> str:
+        bound = "".join(f", {key}={value!r}" for key, value in self._bound.items())
+        return f"{type(self).__name__}({self.name!r}{bound})"
+
+    @abstractmethod
+    def write(self, w: Writer, chat: Chat) -> None:
+        """Writes the whole conversation, without the generation prompt."""
+
+    @abstractmethod
+    def write_prompt(self, w: Writer, chat: Chat) -> None:
+        """Writes what stands before an assistant turn when the model is to go on."""
+
+    @abstractmethod
+    def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
+        """Reads an assistant turn from the text in ``source``."""
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | str | None = None,
+        *,
+        add_generation_prompt: bool = False,
+        **options: Any,
+    ) -> list[Segment]:
+        """Writes a conversation as the family's official chat template does.
+
+        Args:
+            messages: the conversation.
+            tools: function schemas, wrapped or bare, in a list or as its JSON; an empty list means none.
+            add_generation_prompt: True to end in the prompt for an assistant turn.
+            **options: options of the family, see :attr:`options`.
+
+        Returns:
+            Segments whose texts, joined, equal the official template's text byte for byte.
+
+        Raises:
+            ValueError: if an option is unknown, or the family cannot express a message (its index and a way out are named).
+        """
+        from ._write import Chat, Writer
+
+        resolved = self._resolve(options)
+        chat = Chat.of(messages, tools, resolved, add_generation_prompt, self)
+        if not self.native_tools:
+            self._without_tools(chat)
+        writer = Writer(self)
+        self.write(writer, chat)
+        if self.check_calls:
+            self._check_calls(chat, writer.segments, tools)
+        writer.turn(None)
+        if add_generation_prompt:
+            self.write_prompt(writer, chat)
+        return writer.segments
+
+    def parse(
+        self,
+        output: str | Sequence[Segment],
+        tools: Sequence[Mapping[str, Any]] | str | None = None,
+        **options: Any,
+    ) -> ParsedMessage:
+        """Reads an assistant turn back from model output. Never raises on the output.
+
+        Args:
+            output: decoded text, or segments. In segments only those marked special count as control tokens, so that
+                nothing else can be mistaken for one; where some are sampled (as ``render`` gives them), only those are read.
+            tools: function schemas; formats that write argument values as raw text take their types from them.
+            **options: options of the family, see :attr:`options`.
+
+        Returns:
+            The turn. What follows the first end token belongs to no turn and is left out.
+
+        Raises:
+            ValueError: if an option is unknown.
+        """
+        from ._read import Source
+        from ._write import wrap_tools
+
+        resolved = self._resolve(options)
+        source = Source.of(output, self)
+        try:
+            return self.read(source, wrap_tools(tools, self.name), resolved)
+        except (ValueError, RecursionError, IndexError, KeyError, TypeError, AttributeError) as error:
+            reason = f"the reader of format {self.name} failed: {type(error).__name__}: {error}"
+            return ParsedMessage(unparsed=[UnparsedCall(source.text, reason)], complete=source.complete)
+
+    def expand_turns(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | str | None = None
+    ) -> list[dict[str, Any]]:
+        """Splits a conversation so that each trained turn is seen exactly as serving will send it.
+
+        Where the format rewrites history (reasoning of earlier turns is dropped, say), an assistant turn in the middle of
+        a conversation is not written as it was when it was sampled. This makes one sample per trained assistant turn,
+        which ends with that turn and has the earlier ones masked. Other formats give the conversation as it is.
+
+        Args:
+            messages: the conversation.
+            tools: its tools, handed on as they are.
+
+        Returns:
+            Samples ``{"messages": ..., "tools": ...}``; ``tools`` only where given.
+        """
+        rest = {} if tools is None else {"tools": tools}
+        if not self.rewrites_history:
+            return [{"messages": list(messages), **rest}]
+        samples = []
+        for index, message in enumerate(messages):
+            if message.role != "assistant" or message.masked or message.weight == 0:
+                continue
+            history = [_masked(earlier) for earlier in messages[:index]]
+            samples.append({"messages": [*history, message], **rest})
+        return samples
+
+    def refuse(self, turn: Turn | None, found: str, remedy: str) -> ValueError:
+        """The error for a message that the family cannot express."""
+        where = "" if turn is None else f", message {turn.index} ({turn.role})"
+        return ValueError(f"Format {self.name}{where}: {found}. {remedy}")
+
+    @cached_property
+    def pattern(self) -> Any:
+        """A compiled pattern that splits text at the control tokens, longest first."""
+        import re
+
+        return re.compile("(" + "|".join(map(re.escape, sorted(self.controls, key=len, reverse=True))) + ")")
+
+    def _resolve(self, given: dict[str, Any]) -> SimpleNamespace:
+        known = self.options
+        merged = {**self._bound, **given}
+        for key, value in merged.items():
+            if key not in known:
+                names = ", ".join(sorted(known)) or "none"
+                raise ValueError(f"Format {self.name} has no option {key!r}. Its options: {names}.")
+            if not known[key].accepts(value):
+                raise ValueError(f"Format {self.name}, option {key}: found {value!r}, expected {known[key].expected}.")
+        return SimpleNamespace(**{key: merged.get(key, option.default) for key, option in known.items()})
+
+    def _without_tools(self, chat: Chat) -> None:
+        """Turns tools into plain turns by the convention chosen, or refuses calls and results."""
+        from ._hermes_style import to_plain_turns
+
+        if getattr(chat.options, "tool_convention", None) == "hermes":
+            to_plain_turns(chat, self.system_role)
+            return
+        for turn in chat.turns:
+            if turn.calls or turn.role == "tool":
+                found = f"a call of {turn.calls[0].name!r}" if turn.calls else "a tool result"
+                raise self.refuse(
+                    turn,
+                    f"found {found}, but the official template of this family writes no tool calls",
+                    'Pass the option tool_convention="hermes" to write tools as <tool_call> text, '
+                    "or choose a format with native tools.",
+                )
+        if chat.tools and self.name not in _warned:
+            _warned.add(self.name)
+            _log.warning(
+                "Format %s: the official template of this family writes no tools, so the tools of a sample without calls "
+                'are left out of its text. The option tool_convention="hermes" writes them.',
+                self.name,
+            )
+
+    def _check_calls(self, chat: Chat, segments: list[Segment], tools: Any) -> None:
+        """Holds that every call reads back as itself."""
+        for turn in chat.turns:
+            if not turn.calls:
+                continue
+            mine = [s for s in segments if s.message_index == turn.index and s.sampled]
+            read = self.parse(mine, tools)
+            got = [(call.name, _loose(call.arguments)) for call in read.tool_calls]
+            if got != [(call.name, _loose(call.arguments)) for call in turn.calls]:
+                why = f" ({read.unparsed[0].reason})" if read.unparsed else ""
+                raise self.refuse(
+                    turn,
+                    f"the call {turn.calls[0].name!r} holds text that this family's syntax cannot carry: written down, "
+                    f"it would read back as something else{why}",
+                    "Change the argument, or choose a format that writes calls as JSON.",
+                )
+
+
+#: Names of the formats that have warned about tools that their family cannot write.
+_warned: set[str] = set()
+
+
+def _masked(message: Message) -> Message:
+    if message.role != "assistant":
+        return message
+    other = copy.copy(message)
+    other.masked = True
+    return other
+
+
+def _loose(value: Any) -> str:
+    """A value without its JSON type at the top level: formats with raw text values lose it, and tools give it back."""
+    if not isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    flat = {
+        key: inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False, sort_keys=True)
+        for key, inner in value.items()
+    }
+    return json.dumps(flat, ensure_ascii=False, sort_keys=True)

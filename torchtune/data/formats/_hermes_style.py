@@ -1,0 +1,82 @@
+"""The ``<tool_call>`` convention of Hermes and Qwen: shared by the families that have it, lent to those without tools."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._base import Option
+from ._write import NO_VALUE, Piece, dumps
+
+if TYPE_CHECKING:
+    from ._write import Chat, Turn
+
+#: The option that formats without native tools take.
+TOOL_CONVENTION = Option(None, ("hermes",), 'How to write tools: None refuses calls, "hermes" writes <tool_call> text.')
+
+TOOLS_HEAD = """# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+"""
+TOOLS_FOOT = """
+</tools>
+
+For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call>"""
+
+
+def call_json(name: str, arguments: dict[str, Any], key: str = "arguments") -> str:
+    """``{"name": "f", "arguments": {...}}``."""
+    return f'{{"name": "{name}", "{key}": {dumps(arguments)}}}'
+
+
+def result_text(turn: Turn, *, python: bool = False) -> str:
+    """A tool result as text: a JSON value as JSON, or as Python prints it, which some templates do."""
+    if turn.value is NO_VALUE:
+        return turn.text
+    return str(turn.value) if python else dumps(turn.value)
+
+
+def to_plain_turns(chat: Chat, system_role: bool = True) -> None:
+    """Writes tools, calls and results into the text of plain turns, in place.
+
+    The tools go behind the system text, or before the first user text in a family that takes no system message; results
+    become user turns, a run of them one turn.
+    """
+    turns: list[Turn] = []
+    for turn in chat.turns:
+        if turn.calls:
+            lead = "\n" if turn.pieces and turn.text else ""
+            for call in turn.calls:
+                text = f"{lead}<tool_call>\n{call_json(call.name, call.arguments)}\n</tool_call>"
+                turn.pieces.append(Piece(text, "call"))
+                lead = "\n"
+            turn.calls = []
+        elif turn.role == "tool":
+            text = f"<tool_response>\n{result_text(turn)}\n</tool_response>"
+            if turns and turns[-1].role == "user" and turns[-1].pieces[-1].part == "result":
+                turns[-1].pieces.append(Piece("\n" + text, "result", turn.index))
+                continue
+            turn.role, turn.value, turn.pieces = "user", NO_VALUE, [Piece(text, "result", turn.index)]
+        turns.append(turn)
+    chat.turns = turns
+    if chat.tools:
+        _place_tools(chat, system_role)
+        chat.tools = []
+
+
+def _place_tools(chat: Chat, system_role: bool) -> None:
+    from ._write import Turn
+
+    text = TOOLS_HEAD + "\n".join(map(dumps, chat.tools)) + TOOLS_FOOT
+    if chat.turns and chat.turns[0].role == "system":
+        system = chat.turns[0]
+        system.pieces.append(Piece(("\n\n" if system.text else "") + text))
+    elif system_role:
+        chat.turns.insert(0, Turn(None, "system", [Piece(text)]))
+    elif chat.turns:
+        chat.turns[0].pieces.insert(0, Piece(text + "\n\n"))

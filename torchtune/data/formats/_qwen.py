@@ -1,0 +1,204 @@
+"""ChatML and the Qwen families that write calls as JSON in ``<tool_call>`` tags: Qwen 2, 2.5, 3 and 3-2507-Instruct.
+
+Sources: the ``chat_template`` of each model's ``tokenizer_config.json``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ._base import ChatFormat, Option, ParsedMessage
+from ._hermes_style import TOOLS_FOOT, TOOLS_HEAD, call_json, result_text
+from ._plain import PlainFormat
+from ._read import Draft, Source, read_tagged_calls, read_thinking
+from ._write import dumps
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from ._write import Chat, Turn, Writer
+
+START, END = "<|im_start|>", "<|im_end|>"
+EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
+
+
+class Qwen2(PlainFormat):
+    """Qwen 2: ChatML with a default system prompt, and no tools."""
+
+    name = "qwen2"
+    stop = (END, "<|endoftext|>")
+    controls = (START, END, "<|endoftext|>")
+    headers: ClassVar[dict[str, str]] = {role: f"{START}{role}\n" for role in ("system", "user", "assistant")}
+    end_token, after = END, "\n"
+    default_system: str = "You are a helpful assistant."
+
+    def write(self, w: Writer, chat: Chat) -> None:
+        if not chat.turns or chat.turns[0].role != "system":
+            w.lit(f"{START}system\n{self.default_system}{END}\n")
+        super().write(w, chat)
+
+
+class ChatML(ChatFormat):
+    """ChatML with calls in ``<tool_call>`` tags, and no default system prompt.
+
+    The tags are plain text here, since ChatML as such has no tokens for them.
+    """
+
+    name = "chatml"
+    stop: tuple[str, ...] = (END,)
+    controls: tuple[str, ...] = (START, END)
+    #: Written where the conversation has no system message; None writes no system turn then.
+    default_system: str | None = None
+    #: True where the template prints a JSON result as Python does.
+    python_results: bool = False
+
+    def write(self, w: Writer, chat: Chat) -> None:
+        system, turns = chat.split_system()
+        self.write_system(w, chat, system)
+        first = len(chat.turns) - len(turns)
+        for at, turn in enumerate(turns, first):
+            if turn.role == "tool":
+                previous = chat.turns[at - 1].role if at else ""
+                following = chat.turns[at + 1].role if at + 1 < len(chat.turns) else ""
+                self.write_result(w, turn, opens=previous != "tool", closes=following != "tool")
+                continue
+            w.turn(turn)
+            w.lit(f"{START}{turn.role}\n", "header")
+            if turn.role == "assistant":
+                w.sampled = True
+                self.write_answer(w, chat, turn, at)
+            else:
+                w.content(turn.pieces)
+            w.end(END, "\n")
+
+    def write_system(self, w: Writer, chat: Chat, system: Turn | None) -> None:
+        """The system turn: its text or the default, then the tools."""
+        default = self.default_system if system is None else None
+        if system is None and default is None and not chat.tools:
+            return
+        w.turn(system)
+        w.lit(f"{START}system\n", "header" if system else None)
+        if system is not None:
+            w.content(system.pieces)
+        w.lit(default or "")
+        if chat.tools:
+            w.lit("\n\n" if system or default else "")
+            w.lit(TOOLS_HEAD)
+            for at, tool in enumerate(chat.tools):
+                w.text("\n" * (at > 0) + dumps(tool), None)
+            w.lit(TOOLS_FOOT)
+        w.lit(END, "end" if system else None)
+        w.lit("\n")
+
+    def write_answer(self, w: Writer, chat: Chat, turn: Turn, at: int) -> None:
+        """An assistant turn between its header and its end token."""
+        w.content(turn.pieces)
+        self.write_calls(w, turn, bool(turn.text))
+
+    def write_calls(self, w: Writer, turn: Turn, newline: bool) -> None:
+        """The calls of a turn, each on lines of its own; ``newline`` tells that text stands before them."""
+        for call in turn.calls:
+            w.lit("\n<tool_call>\n" if newline else "<tool_call>\n", "call")
+            w.text(call_json(call.name, call.arguments), "call")
+            w.lit("\n</tool_call>", "call")
+            newline = True
+
+    def write_result(self, w: Writer, turn: Turn, opens: bool, closes: bool) -> None:
+        """A tool result; a run of them is one user turn."""
+        w.turn(turn)
+        w.lit(f"{START}user" if opens else "", "header")
+        w.lit("\n<tool_response>\n", "result")
+        w.text(result_text(turn, python=self.python_results), "result")
+        w.lit("\n</tool_response>", "result")
+        if closes:
+            w.end(END, "\n")
+
+    def write_prompt(self, w: Writer, chat: Chat) -> None:
+        w.lit(f"{START}assistant\n", "header")
+
+    def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
+        draft = Draft()
+        read_tagged_calls(source, 0, draft)
+        return draft.done(source)
+
+
+class Qwen2_5(ChatML):
+    """Qwen 2.5: a default system prompt, and ``<tool_call>`` in the vocabulary."""
+
+    name = "qwen2_5"
+    stop = (END, "<|endoftext|>")
+    controls = (START, END, "<|endoftext|>", "<tool_call>", "</tool_call>")
+    default_system = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    python_results = True
+
+
+class Qwen3Instruct(ChatML):
+    """Qwen 3 2507 Instruct: no default system prompt, no thinking."""
+
+    name = "qwen3_instruct_2507"
+    stop = (END, "<|endoftext|>")
+    controls = (*Qwen2_5.controls, "<tool_response>", "</tool_response>", "<think>", "</think>")
+
+
+class Qwen3(Qwen3Instruct):
+    """Qwen 3: thinks before it answers, and drops the thoughts of turns before the last user message."""
+
+    name = "qwen3"
+    rewrites_history = True
+    writes_reasoning = True
+    options: ClassVar[dict[str, Option]] = {
+        "enable_thinking": Option(True, bool, "False writes an empty thought into the generation prompt.")
+    }
+
+    def write_answer(self, w: Writer, chat: Chat, turn: Turn, at: int) -> None:
+        reasoning, content = split_thought(turn)
+        last = at == len(chat.turns) - 1
+        if at > last_query(chat) and (last or reasoning):
+            write_thought(w, reasoning, given=not chat.options.enable_thinking)
+            content = content.lstrip("\n")
+        w.text(content)
+        self.write_calls(w, turn, bool(content))
+
+    def write_prompt(self, w: Writer, chat: Chat) -> None:
+        super().write_prompt(w, chat)
+        if not chat.options.enable_thinking:
+            w.lit(EMPTY_THOUGHT, "reasoning")
+
+    def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
+        draft = Draft()
+        read_tagged_calls(source, read_thinking(source, draft), draft)
+        return draft.done(source)
+
+
+def write_thought(w: Writer, reasoning: str, given: bool) -> None:
+    """A block of thinking. ``given`` tells that an empty one stands in the prompt, so that nobody samples it."""
+    sampled, w.sampled = w.sampled, w.sampled and not (given and not reasoning.strip("\n"))
+    w.lit("<think>\n", "reasoning")
+    w.text(reasoning.strip("\n"), "reasoning")
+    w.lit("\n</think>\n\n", "reasoning")
+    w.sampled = sampled
+
+
+def split_thought(turn: Turn) -> tuple[str, str]:
+    """Reasoning and content of an assistant turn; inline ``<think>`` tags in the content count where there is no reasoning.
+
+    Only a block at the start counts: the official template would drop text before it.
+    """
+    content = turn.text
+    if turn.reasoning is not None or "</think>" not in content:
+        return turn.reasoning or "", content
+    thought, _, rest = content.partition("</think>")
+    before, tag, inner = thought.partition("<think>")
+    if tag and before.strip():
+        return "", content
+    return (inner if tag else thought).strip("\n"), rest.lstrip("\n")
+
+
+def last_query(chat: Chat) -> int:
+    """Position of the last user message that is no tool result in disguise; the last turn if there is none."""
+    for at in range(len(chat.turns) - 1, -1, -1):
+        turn = chat.turns[at]
+        wrapped = turn.text.startswith("<tool_response>") and turn.text.endswith("</tool_response>")
+        if turn.role == "user" and not wrapped:
+            return at
+    return len(chat.turns) - 1

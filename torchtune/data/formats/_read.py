@@ -1,0 +1,202 @@
+"""The one reader behind every format: finds control tokens and calls in model output, and never loses what is damaged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torchtune.data._message import ToolCall
+
+from ._base import ParsedMessage, UnparsedCall
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ._base import ChatFormat, Segment
+
+_DECODER = json.JSONDecoder()
+_SPACE = " \t\r\n"
+
+
+class BadCall(Exception):
+    """Text that was meant as a call and is none; its message is the reason."""
+
+
+@dataclass
+class Source:
+    """Model output: one text, and where its control tokens stand.
+
+    Args:
+        text: the turn's text, without the end token and what follows it.
+        marks: start of each control token -> the token; None where the output came as plain text.
+        controls: the family's control tokens.
+        complete: True if an end token was seen.
+        stop: the end token that was seen.
+    """
+
+    text: str
+    marks: dict[int, str] | None = None
+    controls: frozenset[str] = frozenset()
+    complete: bool = False
+    stop: str = ""
+
+    @classmethod
+    def of(cls, output: str | Sequence[Segment], fmt: ChatFormat) -> Source:
+        """The source for text or segments, cut at the first end token."""
+        controls = frozenset(fmt.controls)
+        if isinstance(output, str):
+            source = cls(output, None, controls)
+        else:
+            segments = [s for s in output if s.sampled] or list(output)
+            marks, at, texts = {}, 0, []
+            for segment in segments:
+                if segment.special:
+                    marks[at] = segment.text
+                texts.append(segment.text)
+                at += len(segment.text)
+            source = cls("".join(texts), marks, controls | frozenset(marks.values()))
+        ends = [(at, stop) for stop in fmt.stop if (at := source.find(stop)) >= 0]
+        if ends:
+            at, source.stop = min(ends)
+            source.text, source.complete = source.text[:at], True
+        return source
+
+    def find(self, token: str, start: int = 0) -> int:
+        """Where ``token`` next stands at or after ``start``, or -1. A control token counts only where it is one."""
+        if self.marks is None or token not in self.controls:
+            return self.text.find(token, start)
+        return min(
+            (at for at, text in self.marks.items() if text == token and start <= at < len(self.text)), default=-1
+        )
+
+    def first(self, tokens: Sequence[str], start: int = 0) -> tuple[int, str]:
+        """Where the first of several tokens stands, and which it is; ``(-1, "")`` if none."""
+        found = [(at, token) for token in tokens if (at := self.find(token, start)) >= 0]
+        return min(found, key=lambda pair: (pair[0], -len(pair[1]))) if found else (-1, "")
+
+    def at(self, token: str, start: int) -> bool:
+        """True if ``token`` stands at ``start``."""
+        return self.text.startswith(token, start) and self.find(token, start) == start
+
+    def skip_space(self, start: int) -> int:
+        """The next place that is no white space."""
+        while start < len(self.text) and self.text[start] in _SPACE:
+            start += 1
+        return start
+
+    def rest(self, start: int, end: int | None = None) -> str:
+        return self.text[start:end]
+
+
+@dataclass
+class Draft:
+    """A parsed message in the making."""
+
+    texts: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    unparsed: list[UnparsedCall] = field(default_factory=list)
+    reasoning: str | None = None
+
+    def done(self, source: Source) -> ParsedMessage:
+        return ParsedMessage("".join(self.texts), self.reasoning, self.calls, self.unparsed, source.complete)
+
+
+def decode_json(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value at ``start`` and where it ends. Raises BadCall with the reason if there is none."""
+    try:
+        return _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(text.rstrip()) or "Unterminated" in error.msg:
+            raise BadCall("the JSON ends early, as in output that was cut off") from None
+        raise BadCall(f"no valid JSON: {error.msg} at character {error.pos - start}") from None
+    except RecursionError:
+        raise BadCall("the JSON is nested too deeply") from None
+
+
+def call_from(value: Any, keys: Sequence[str] = ("arguments", "parameters")) -> ToolCall:
+    """The call that a JSON object ``{"name": ..., "arguments": {...}}`` stands for; absent arguments are none."""
+    if not isinstance(value, dict):
+        raise BadCall(f"expected a JSON object, found {type(value).__name__}")
+    name = value.get("name")
+    if not isinstance(name, str) or not name:
+        raise BadCall(f'expected a "name" that is text, found {name!r}')
+    arguments: Any = next((value[key] for key in keys if key in value), {})
+    if not isinstance(arguments, dict):
+        raise BadCall(f'expected "{keys[0]}" to be an object, found {type(arguments).__name__}')
+    identity = value.get("id")
+    return ToolCall(name, arguments, identity if isinstance(identity, str) else None)
+
+
+def read_json_call(source: Source, start: int) -> tuple[ToolCall, int]:
+    """The JSON call at ``start``, white space before it allowed, and where it ends."""
+    value, end = decode_json(source.text, source.skip_space(start))
+    return call_from(value), end
+
+
+def read_thinking(source: Source, draft: Draft, opening: str = "<think>", closing: str = "</think>") -> int:
+    """Takes a block of thinking off the start; returns where the rest begins.
+
+    The opening tag may be missing, since many prompts end in it.
+    """
+    start = source.skip_space(0)
+    inner = start + len(opening) if source.at(opening, start) else 0
+    end = source.find(closing, inner)
+    if end < 0:
+        if inner == 0:
+            return 0
+        draft.reasoning = source.rest(inner).strip("\n") or None
+        return len(source.text)
+    draft.reasoning = source.rest(inner, end).strip("\n") or None
+    end += len(closing)
+    while source.rest(end, end + 1) == "\n":
+        end += 1
+    return end
+
+
+def read_tagged_calls(
+    source: Source,
+    start: int,
+    draft: Draft,
+    opening: str = "<tool_call>",
+    closing: str = "</tool_call>",
+    read_call: Callable[[Source, int], tuple[ToolCall, int]] = read_json_call,
+    before: str = "\n",
+) -> None:
+    """Reads content and calls in tags to the end of the text.
+
+    Args:
+        source: the output.
+        start: where to begin.
+        draft: takes what is found.
+        opening: the tag before a call.
+        closing: the tag after it; a call that is whole but for this tag counts if nothing stands between it and the
+            end or the next call.
+        read_call: reads one call's inside.
+        before: what the format writes between text and the first call, taken off the text.
+    """
+    at = start
+    first = True
+    while (opened := source.find(opening, at)) >= 0:
+        text = source.rest(at, opened)
+        if first:
+            draft.texts.append(text.removesuffix(before) if before else text)
+        elif text.strip():
+            draft.texts.append(text)
+        first = False
+        try:
+            call, end = read_call(source, opened + len(opening))
+            end = source.skip_space(end)
+            if source.at(closing, end):
+                end += len(closing)
+            elif end < len(source.text) and not source.at(opening, end):
+                raise BadCall(f"expected {closing}, found {source.rest(end, end + 30)!r}")
+            draft.calls.append(call)
+        except BadCall as error:
+            closed = source.find(closing, opened)
+            end = len(source.text) if closed < 0 else closed + len(closing)
+            draft.unparsed.append(UnparsedCall(source.rest(opened, end), str(error)))
+        at = end
+    tail = source.rest(at)
+    if first or tail.strip():
+        draft.texts.append(tail)

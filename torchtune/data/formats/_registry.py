@@ -1,0 +1,67 @@
+"""The table of formats: one row each."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._base import ChatFormat
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where a format is written.
+
+    Args:
+        file: module in this package.
+        cls: class in it.
+        about: the models that use it, in words.
+        options: options bound to this name.
+    """
+
+    file: str
+    cls: str
+    about: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+FORMATS: dict[str, Row] = {
+    "chatml": Row("_qwen", "ChatML", "ChatML with <tool_call> text, for models without a format of their own"),
+    "llama3": Row("_llama", "Llama3", "Llama 3 8B and 70B Instruct"),
+    "llama3_1": Row("_llama", "Llama3_1", "Llama 3.1 Instruct"),
+    "llama3_2": Row("_llama", "Llama3_2", "Llama 3.2 Instruct, text and vision"),
+    "llama3_3": Row("_llama", "Llama3_1", "Llama 3.3 Instruct"),
+    "llama3_meta": Row("_llama", "Llama3Meta", "Llama 3.1 and later, as Meta's own library encodes them"),
+    "llama4": Row("_llama", "Llama4", "Llama 4 Instruct"),
+    "qwen2": Row("_qwen", "Qwen2", "Qwen 2 Instruct"),
+    "qwen2_5": Row("_qwen", "Qwen2_5", "Qwen 2.5 Instruct and Coder"),
+    "qwen3": Row("_qwen", "Qwen3", "Qwen 3 with hybrid thinking"),
+    "qwen3_instruct_2507": Row("_qwen", "Qwen3Instruct", "Qwen 3 2507 Instruct"),
+}
+
+
+def get_format(name: str, **options: Any) -> ChatFormat:
+    """The chat format of this name.
+
+    Args:
+        name: a name in :data:`FORMATS`, such as ``"llama3_1"``.
+        **options: options of ``render`` that the format shall use instead of the family's defaults.
+
+    Raises:
+        ValueError: if there is no format of this name, or an option is unknown.
+    """
+    row = FORMATS.get(name)
+    if row is None:
+        near = get_close_matches(str(name), FORMATS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"No chat format {name!r}.{hint} There are: {', '.join(list_formats())}.")
+    cls = getattr(importlib.import_module(f"{__package__}.{row.file}"), row.cls)
+    return cls(name, **{**row.options, **options})
+
+
+def list_formats() -> list[str]:
+    """The names of all chat formats, sorted."""
+    return sorted(FORMATS)

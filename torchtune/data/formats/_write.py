@@ -1,0 +1,222 @@
+"""The one writer behind every format: it keeps who owns each stretch of text, and whether the model emits it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from torchtune.data._message import TOOL_ROLES
+
+from ._base import Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import SimpleNamespace
+
+    from torchtune.data._message import Message, ToolCall
+
+    from ._base import ChatFormat, Part
+
+#: Stands where a tool result is text, so that a JSON null is told apart from none.
+NO_VALUE: Any = object()
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """JSON as the ``tojson`` of chat templates writes it: non-ASCII kept, a space after ``,`` and ``:``."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def wrap_tools(tools: Sequence[Mapping[str, Any]] | str | None, name: str) -> list[dict[str, Any]]:
+    """Tools as ``{"type": "function", "function": {...}}``, whether they came wrapped, bare, or as JSON."""
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"Format {name}: tools are a string that is no JSON ({error}); pass a list.") from None
+    if tools is None:
+        return []
+    if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, dict) for tool in tools):
+        raise ValueError(f"Format {name}: tools must be a list of function schemas, found {str(tools)[:80]!r}.")
+    return [dict(t) if "function" in t else {"type": "function", "function": dict(t)} for t in tools]
+
+
+@dataclass
+class Piece:
+    """A stretch of a turn's text that is of one part and one message."""
+
+    text: str
+    part: Part = "content"
+    index: int | None = None
+    media: Any = None
+
+
+@dataclass
+class Turn:
+    """A message as the writers of the families see it."""
+
+    index: int | None
+    role: Literal["system", "user", "assistant", "tool"]
+    pieces: list[Piece] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    reasoning: str | None = None
+    value: Any = NO_VALUE
+    call_id: str | None = None
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of all pieces."""
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def has_media(self) -> bool:
+        return any(piece.media is not None for piece in self.pieces)
+
+    def stripped(self) -> list[Piece]:
+        """The pieces without white space at the turn's two ends."""
+        pieces = [Piece(p.text, p.part, p.index, p.media) for p in self.pieces]
+        while pieces and pieces[0].media is None:
+            pieces[0].text = pieces[0].text.lstrip()
+            if pieces[0].text:
+                break
+            pieces.pop(0)
+        while pieces and pieces[-1].media is None:
+            pieces[-1].text = pieces[-1].text.rstrip()
+            if pieces[-1].text:
+                break
+            pieces.pop()
+        return pieces
+
+    @classmethod
+    def of(cls, index: int, message: Message, fmt: ChatFormat) -> Turn:
+        """The turn of a message."""
+        role: Any = "tool" if message.role in TOOL_ROLES else message.role
+        turn = cls(index, role, call_id=message.tool_call_id, name=message.name)
+        turn.calls = list(message.tool_calls or [])
+        turn.reasoning = message.reasoning_content
+        for part in message.content:
+            kind, content = part.get("type"), part.get("content")
+            if kind == "text":
+                turn.pieces.append(Piece(content or ""))
+            elif kind == "json" and role == "tool":
+                turn.value = content
+            elif kind == "image" and fmt.image_token:
+                turn.pieces.append(Piece("", media=content))
+            else:
+                raise fmt.refuse(turn, f"found content of type {kind!r}", "This format writes text only.")
+        if turn.value is not NO_VALUE and turn.pieces:
+            raise fmt.refuse(turn, "found a tool result of both text and a JSON value", "Give one of the two.")
+        for call in turn.calls:
+            _check_call(turn, call, fmt)
+        return turn
+
+
+def _check_call(turn: Turn, call: ToolCall, fmt: ChatFormat) -> None:
+    name = call.name
+    if not isinstance(name, str) or not name or any(c in '"\\' or c.isspace() or not c.isprintable() for c in name):
+        raise fmt.refuse(
+            turn,
+            f"found the function name {name!r}",
+            "A name has no spaces, quotes, backslashes or control characters.",
+        )
+    if not isinstance(call.arguments, dict):
+        raise fmt.refuse(
+            turn,
+            f"the arguments of {name!r} are {type(call.arguments).__name__}",
+            "Pass them as a dict of JSON values.",
+        )
+
+
+@dataclass
+class Chat:
+    """A whole conversation, ready to be written; ``generate`` tells that a generation prompt follows."""
+
+    turns: list[Turn]
+    tools: list[dict[str, Any]]
+    options: SimpleNamespace
+    generate: bool = False
+
+    @classmethod
+    def of(cls, messages: Sequence[Message], tools: Any, options: Any, generate: bool, fmt: ChatFormat) -> Chat:
+        turns = [Turn.of(index, message, fmt) for index, message in enumerate(messages)]
+        return cls(turns, wrap_tools(tools, fmt.name), options, generate)
+
+    @property
+    def functions(self) -> list[dict[str, Any]]:
+        """The tools without their wrapper."""
+        return [tool["function"] for tool in self.tools]
+
+    def split_system(self) -> tuple[Turn | None, list[Turn]]:
+        """The system turn if the conversation starts with one, and the turns after it."""
+        if self.turns and self.turns[0].role == "system":
+            return self.turns[0], self.turns[1:]
+        return None, self.turns
+
+    def last(self, *roles: str) -> int:
+        """Position of the last turn of one of these roles, -1 if there is none."""
+        return max((at for at, turn in enumerate(self.turns) if turn.role in roles), default=-1)
+
+    def call_names(self) -> dict[int, str]:
+        """Position of each tool result -> name of the function it answers, by its name, its id, or its place."""
+        names: dict[int, str] = {}
+        waiting: list[ToolCall] = []
+        for at, turn in enumerate(self.turns):
+            if turn.calls:
+                waiting = list(turn.calls)
+            elif turn.role == "tool":
+                match = next((c for c in waiting if turn.call_id is not None and c.id == turn.call_id), None)
+                match = match or (waiting[0] if waiting and turn.call_id is None else None)
+                if match is not None:
+                    waiting = [c for c in waiting if c is not match]
+                name = turn.name or (match.name if match else None)
+                if name:
+                    names[at] = name
+        return names
+
+
+class Writer:
+    """Collects segments. Set :meth:`turn` and :attr:`sampled` before the text that they hold for."""
+
+    def __init__(self, fmt: ChatFormat) -> None:
+        self.segments: list[Segment] = []
+        self.sampled = False
+        self._fmt = fmt
+        self._index: int | None = None
+
+    def turn(self, turn: Turn | int | None) -> None:
+        """What follows belongs to this turn and is not sampled."""
+        self._index = turn if isinstance(turn, int) or turn is None else turn.index
+        self.sampled = False
+
+    def lit(self, text: str, part: Part | None = None) -> None:
+        """Writes the format's own text; control tokens in it become segments of their own."""
+        for at, piece in enumerate(self._fmt.pattern.split(text)):
+            if piece:
+                self._add(piece, at % 2 == 1, part)
+
+    def text(self, text: str, part: Part | None = "content") -> None:
+        """Writes text from the data, in which nothing is a control token."""
+        if text:
+            self._add(text, False, part)
+
+    def content(self, pieces: Sequence[Piece], part: Part | None = None) -> None:
+        """Writes the pieces of a turn, images included."""
+        index, before = self._index, self._index
+        for piece in pieces:
+            self._index = index if piece.index is None else piece.index
+            if piece.media is not None:
+                token = self._fmt.image_token or ""
+                self.segments.append(Segment(token, True, self._index, self.sampled, "content", piece.media))
+            else:
+                self.text(piece.text, part or piece.part)
+        self._index = before
+
+    def end(self, token: str, after: str = "") -> None:
+        """Writes the turn's end token, then scaffolding that nobody samples."""
+        self.lit(token, "end")
+        self.sampled = False
+        self.lit(after)
+
+    def _add(self, text: str, special: bool, part: Part | None) -> None:
+        self.segments.append(Segment(text, special, self._index, self.sampled, part))
