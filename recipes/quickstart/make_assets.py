@@ -1,0 +1,198 @@
+"""Makes what the quickstart ships: its data, its tokenizer, and a tiny base model that reads and copies but knows no tool call.
+
+    python recipes/quickstart/make_assets.py --steps 5000      # about ten minutes on two cores
+
+The tokenizer is a byte-level BPE with Qwen 2.5's text splitting and control tokens. The base model is trained on
+``plain_conversations`` only: chats without tools or calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from conversations import conversations, plain_conversations
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from torchtune.data import OpenAIToMessages
+from torchtune.data.formats import get_format
+from torchtune.models.qwen2 import qwen2, qwen2_tune_to_hf, qwen2_tokenizer  # noqa: F401
+from torchtune.models.qwen2._tokenizer import PRETOKENIZE_REGEX
+from torchtune.models.qwen2_5 import qwen2_5_tokenizer
+from torchtune.modules.loss import LinearCrossEntropyLoss
+
+HERE = Path(__file__).parent
+TRAIN_ROWS, TEST_ROWS = 1600, 200
+VOCAB_SIZE = 1024
+CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]
+SIZES: dict[str, Any] = dict(
+    vocab_size=VOCAB_SIZE, num_layers=4, num_heads=4, num_kv_heads=2, embed_dim=128, intermediate_dim=384,
+    max_seq_len=1024, rope_base=10000.0, norm_eps=1e-6, tie_word_embeddings=True,
+)  # fmt: skip
+CONFIG = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+    "use_sliding_window": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "torch_dtype": "bfloat16",
+}
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def make_data(folder: Path) -> None:
+    """Writes the two splits; no two rows of the test split have the same messages."""
+    write_rows(folder / "train.jsonl", islice(conversations(0, "train"), TRAIN_ROWS))
+    seen: dict[str, dict[str, Any]] = {}
+    for row in conversations(0, "test"):
+        seen.setdefault(row["messages"][0]["content"], row)
+        if len(seen) == TEST_ROWS:
+            break
+    write_rows(folder / "test.jsonl", seen.values())
+
+
+def text_of(row: dict[str, Any]) -> str:
+    sample = OpenAIToMessages()(row)
+    return "".join(s.text for s in get_format("qwen2_5").render(sample["messages"], sample.get("tools")))
+
+
+def make_tokenizer(folder: Path) -> None:
+    """Trains the BPE and writes it as Hugging Face does: tokenizer.json, vocab.json, merges.txt, tokenizer_config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE - len(CONTROL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((text_of(row) for row in islice(conversations(1, "train"), 3000)), trainer)
+    tokenizer.add_tokens([AddedToken(t, special=t.startswith("<|"), normalized=False) for t in CONTROL_TOKENS])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.model.save(str(folder))
+    config = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "bos_token": None,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": None,
+        "model_max_length": 1024,
+        "clean_up_tokenization_spaces": False,
+        "add_prefix_space": False,
+        "added_tokens_decoder": {
+            str(tokenizer.token_to_id(t)): {"content": t, "special": t.startswith("<|"), "normalized": False,
+                                            "lstrip": False, "rstrip": False, "single_word": False}
+            for t in CONTROL_TOKENS
+        },
+        "chat_template": (HERE / "chat_template.jinja").read_text(),
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def batches(tokenizer: Any, rows: Iterator[dict[str, Any]], size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Padded batches of tokens and labels ``[b, s]``, of rows of similar length; only the assistant's text is a label."""
+    transform = OpenAIToMessages()
+    while True:
+        samples = []
+        for row in islice(rows, size * 8):
+            sample = tokenizer(transform(row))
+            labels = [-100 if masked else t for t, masked in zip(sample["tokens"], sample["mask"], strict=True)]
+            samples.append((sample["tokens"], labels[1:] + [-100]))
+        samples.sort(key=lambda pair: len(pair[0]))
+        groups = [samples[i : i + size] for i in range(0, len(samples), size)]
+        random.shuffle(groups)
+        for group in groups:
+            width = max(len(tokens) for tokens, _ in group)
+            yield (
+                torch.tensor([tokens + [0] * (width - len(tokens)) for tokens, _ in group]),
+                torch.tensor([labels + [-100] * (width - len(labels)) for _, labels in group]),
+            )
+
+
+def make_model(folder: Path, steps: int, lr: float = 3e-3, warmup: int = 50) -> None:
+    """Trains the base model on plain conversations and writes it in bf16."""
+    tokenizer = qwen2_5_tokenizer(
+        path=str(folder / "vocab.json"),
+        merges_file=str(folder / "merges.txt"),
+        special_tokens_path=str(folder / "tokenizer.json"),
+        chat_format="official",
+        train_on="sampled",
+    )
+    torch.manual_seed(0)
+    random.seed(0)
+    model = qwen2(**SIZES)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.02)
+        elif name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)
+    loss_fn = LinearCrossEntropyLoss()
+    loss_fn.set_model_output(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+    for step, (tokens, labels) in enumerate(islice(batches(tokenizer, plain_conversations(0), 16), steps)):
+        factor = min(1.0, (step + 1) / warmup) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        optimizer.param_groups[0]["lr"] = lr * factor
+        loss = loss_fn(model(tokens), labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 100 == 99:
+            print(f"step {step + 1}: loss {loss.item():.4f}", flush=True)
+    weights = qwen2_tune_to_hf(
+        model.state_dict(), num_heads=4, num_kv_heads=2, dim=128, head_dim=32, tie_word_embeddings=True
+    )
+    save_file(
+        {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in weights.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    (folder / "config.json").write_text(json.dumps(CONFIG, indent=1) + "\n")
+    generation = {"bos_token_id": 0, "eos_token_id": [2], "pad_token_id": 0, "do_sample": False}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE, help="folder to write data/ and model/ into")
+    parser.add_argument("--steps", type=int, default=5000, help="training steps of the base model; 0 leaves it as it is")
+    args = parser.parse_args()
+    make_data(args.out / "data")
+    make_tokenizer(args.out / "model")
+    if args.steps:
+        make_model(args.out / "model", args.steps)
+
+
+if __name__ == "__main__":
+    main()
