@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,9 @@ Role = Literal["system", "user", "assistant", "ipython", "tool"]
 
 #: Roles under which the result of a tool call comes back; the two mean the same.
 TOOL_ROLES = ("tool", "ipython")
+
+_FIELDS = ("role", "content", "masked", "ipython", "eot")
+_TOOL_FIELDS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "weight")
 
 
 @dataclass
@@ -39,8 +43,9 @@ class Message:
 
     Args:
         role: ``system``, ``user``, ``assistant``, ``tool`` or ``ipython``; the last two mean the same.
-        content: text, or a list of parts such as ``{"type": "text", "content": "hi"}`` and
-            ``{"type": "image", "content": <PIL image>}``.
+        content: text, or a list of parts such as ``{"type": "text", "content": "hi"}``,
+            ``{"type": "image", "content": <image>}`` and, for a tool result that is a JSON value and no text,
+            ``{"type": "json", "content": {"ok": True}}``.
         masked: if True, no token of the message is trained.
         ipython: True for an assistant message that is a tool call.
         eot: False where the turn goes on: a tool result, or a call that a result follows.
@@ -48,7 +53,7 @@ class Message:
         tool_call_id: in a tool result, the id of the call it answers.
         name: name of the speaker; in a tool result, of the function.
         reasoning_content: what the model thought before it answered.
-        weight: factor on the loss of this message's tokens; None means 1.
+        weight: factor on the loss of this message's tokens; None means 1, and 0 masks the message.
 
     Raises:
         ValueError: if a message other than the assistant's is marked as a tool call, or a tool call holds media.
@@ -70,7 +75,7 @@ class Message:
     ) -> None:
         self.role = role
         self.content = [{"type": "text", "content": content}] if isinstance(content, str) else content
-        self.masked = masked
+        self.masked = masked or weight == 0
         self.ipython = ipython
         self.eot = eot
         self.tool_calls = tool_calls
@@ -92,12 +97,24 @@ class Message:
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> Message:
-        """A message from its fields by name; absent fields keep their defaults.
+        """A message from its fields by name; absent fields keep their defaults, unknown keys are ignored.
+
+        Args:
+            d: the fields; ``tool_calls`` as :class:`ToolCall` objects or as dicts in OpenAI form.
 
         Raises:
-            ValueError: if ``role`` or ``content`` is missing.
+            ValueError: if ``role`` or ``content`` is missing, or a call cannot be read.
         """
-        raise NotImplementedError
+        from torchtune.data._tool_calls import read_calls
+
+        missing = [key for key in ("role", "content") if key not in d]
+        if missing:
+            raise ValueError(f"A message needs 'role' and 'content'. Missing: {missing}; found keys: {sorted(d)}")
+        fields = {key: d[key] for key in (*_FIELDS, *_TOOL_FIELDS) if key in d}
+        calls = fields.get("tool_calls")
+        if calls and not all(isinstance(call, ToolCall) for call in calls):
+            fields["tool_calls"] = [ToolCall(**call) for call in read_calls(calls, "the message")]
+        return cls(**fields)
 
     def get_media(self) -> list[PIL.Image.Image]:
         """The images of the message, in order."""
@@ -110,5 +127,33 @@ class Message:
 
     @property
     def text_content(self) -> str:
-        """The text parts, joined without a separator."""
-        return "".join(part["content"] for part in self.content if part["type"] == "text")
+        """The text parts, joined without a separator; JSON values are written as JSON."""
+        return "".join(_part_text(part) for part in self.content)
+
+    def __repr__(self) -> str:
+        extra = "".join(f", {key}={value!r}" for key in _TOOL_FIELDS if (value := getattr(self, key)) is not None)
+        return f"Message(role={self.role!r}, content={[part['content'] for part in self.content]!r}{extra})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return _same_parts(self.content, other.content) and all(
+            getattr(self, key) == getattr(other, key) for key in (*_FIELDS, *_TOOL_FIELDS) if key != "content"
+        )
+
+    # Equal by value and changeable, so no key of a dict or set.
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _part_text(part: dict[str, Any]) -> str:
+    """What a part adds to the text of its message."""
+    if part["type"] == "json":
+        return json.dumps(part["content"], ensure_ascii=False)
+    return part["content"] if part["type"] == "text" else ""
+
+
+def _same_parts(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> bool:
+    """Whether two lists of parts are equal; media are compared by identity, since tensors have no plain ``==``."""
+    if len(ours) != len(theirs):
+        return False
+    return all(a["content"] is b["content"] if a["type"] == b["type"] == "image" else a == b for a, b in zip(ours, theirs))

@@ -1,0 +1,187 @@
+"""Telling Arrow's padding from real nulls. Pure: the standard library only.
+
+Arrow gives all objects of a column the same keys, so a row that came through it (``datasets``, Parquet) has nulls where
+the key was simply not there: ``{"location": "Oslo"}`` beside ``{"order_id": 7}`` becomes ``{"location": "Oslo",
+"order_id": null}``. The rule, under ``nulls="auto"``:
+
+- What is a JSON string in the row was never padded: its nulls are real.
+- A null argument is real where the tool's schema allows null for it (``nullable``, ``"null"`` among the types, in
+  ``enum``, ``const``, ``anyOf`` or ``oneOf``), or requires the argument.
+- It is padding where the tool's schema does not declare it.
+- Else, with no schema to say, it is padding if the row looks like Arrow's (:func:`looks_padded`), and real if not.
+- In a tool's schema null is a value of ``default`` and ``const`` only, and of a list. Elsewhere it is padding. Such a
+  null is real where null is allowed beside it, or where the row does not look like Arrow's.
+
+``nulls="keep"`` keeps every null, ``nulls="drop"`` drops every null of an object. Items of lists are always kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from torchtune.data._tools import tool_name, tool_parameters
+
+Nulls = Literal["auto", "keep", "drop"]
+
+_ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
+
+
+def looks_padded(messages: Sequence[Any]) -> bool:
+    """Whether a row's messages may have come through Arrow.
+
+    True if all messages have the same keys, and so have all calls and all argument objects; or if calls of different
+    tools have the same argument names, nulls among them.
+
+    Args:
+        messages: the messages as they stand in the row.
+    """
+    bodies = list(_call_bodies(messages))
+    arguments = [value for body in bodies for value in _argument_objects(body)]
+    if not _same_keys(arguments):
+        return False
+    if _same_keys(messages) and _same_keys(bodies):
+        return True
+    names = {body.get("name") for body in bodies if isinstance(body.get("name"), str)}
+    return len(names) > 1 and len(arguments) > 1 and any(None in value.values() for value in arguments)
+
+
+def unpad_tools(tools: Any, *, padded: bool, nulls: Nulls = "auto") -> Any:
+    """Tools without Arrow's padding; JSON strings, and all else that is no object, are left alone.
+
+    Args:
+        tools: the value of a tools column.
+        padded: whether the row looks like Arrow's.
+        nulls: ``auto``, ``keep`` or ``drop``.
+    """
+    if nulls == "keep":
+        return tools
+    if isinstance(tools, Mapping):
+        return _unpad_schema(tools, padded=padded, drop=nulls == "drop")
+    if isinstance(tools, Sequence) and not isinstance(tools, str):
+        return [unpad_tools(tool, padded=padded, nulls=nulls) for tool in tools]
+    return tools
+
+
+def unpad_calls(
+    messages: Sequence[Any], tools: Sequence[Mapping[str, Any]], *, padded: bool, nulls: Nulls = "auto"
+) -> Sequence[Any]:
+    """Messages whose calls' argument objects have no padding; argument strings are left alone.
+
+    Args:
+        messages: the messages as they stand in the row; they are not changed.
+        tools: the tools of the row, padding removed.
+        padded: whether the row looks like Arrow's.
+        nulls: ``auto``, ``keep`` or ``drop``.
+    """
+    if nulls == "keep" or not any(_has_null(value) for body in _call_bodies(messages) for value in _argument_objects(body)):
+        return messages
+    schemas = {tool_name(tool): tool_parameters(tool) for tool in tools}
+
+    def clean_call(call: Any) -> Any:
+        if not isinstance(call, Mapping):
+            return call
+        if isinstance(call.get("function"), Mapping):
+            return {**call, "function": clean_call(call["function"])}
+        schema = schemas.get(call.get("name"))
+        return {
+            key: _unpad_arguments(value, schema, padded=padded, drop=nulls == "drop")
+            if key in _ARGUMENT_KEYS
+            else value
+            for key, value in call.items()
+        }
+
+    def clean_message(message: Any) -> Any:
+        if not isinstance(message, Mapping):
+            return message
+        changed = dict(message)
+        calls = message.get("tool_calls")
+        if isinstance(calls, Sequence) and not isinstance(calls, str):
+            changed["tool_calls"] = [clean_call(call) for call in calls]
+        if isinstance(message.get("function_call"), Mapping):
+            changed["function_call"] = clean_call(message["function_call"])
+        return changed
+
+    return [clean_message(message) for message in messages]
+
+
+def _call_bodies(messages: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
+    """The objects of a row that hold a call's name and arguments."""
+    for message in messages:
+        if not isinstance(message, Mapping):
+            continue
+        calls = message.get("tool_calls")
+        listed = list(calls) if isinstance(calls, Sequence) and not isinstance(calls, str) else []
+        for call in [*listed, message.get("function_call")]:
+            if isinstance(call, Mapping):
+                yield call["function"] if isinstance(call.get("function"), Mapping) else call
+
+
+def _argument_objects(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [body[key] for key in _ARGUMENT_KEYS if isinstance(body.get(key), Mapping)]
+
+
+def _same_keys(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, Mapping) and value.keys() == values[0].keys() for value in values)
+
+
+def _has_null(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(item is None or _has_null(item) for item in value.values())
+    return isinstance(value, (list, tuple)) and any(_has_null(item) for item in value)
+
+
+def _unpad_arguments(value: Any, schema: Any, *, padded: bool, drop: bool) -> Any:
+    """A JSON value of a call without padding, by its schema where there is one."""
+    schema = schema if isinstance(schema, Mapping) else {}
+    if isinstance(value, (list, tuple)):
+        return [_unpad_arguments(item, schema.get("items"), padded=padded, drop=drop) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    properties = schema.get("properties")
+    properties = properties if isinstance(properties, Mapping) else {}
+    return {
+        key: _unpad_arguments(item, properties.get(key), padded=padded, drop=drop)
+        for key, item in value.items()
+        if item is not None or not (drop or _is_padding(key, schema, padded=padded))
+    }
+
+
+def _is_padding(key: str, schema: Mapping[str, Any], *, padded: bool) -> bool:
+    """Whether a null under ``key`` of an object with this schema is padding."""
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping):
+        return padded
+    if key in properties:
+        required = schema.get("required")
+        needed = isinstance(required, Sequence) and key in required
+        return padded and not needed and not _allows_null(properties[key])
+    return padded or not schema.get("additionalProperties")
+
+
+def _allows_null(schema: Any) -> bool:
+    if not isinstance(schema, Mapping):
+        return False
+    types = schema.get("type")
+    choices = schema.get("enum")
+    return (
+        schema.get("nullable") is True
+        or types == "null"
+        or (isinstance(types, (list, tuple)) and "null" in types)
+        or (isinstance(choices, (list, tuple)) and None in choices)
+        or any(_allows_null(option) for key in ("anyOf", "oneOf") for option in schema.get(key) or ())
+    )
+
+
+def _unpad_schema(value: Any, *, padded: bool, drop: bool) -> Any:
+    """A tool, or a part of its schema, without padding."""
+    if isinstance(value, (list, tuple)):
+        return [_unpad_schema(item, padded=padded, drop=drop) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    real = not drop and (not padded or _allows_null(value))
+    return {
+        key: _unpad_schema(item, padded=padded, drop=drop)
+        for key, item in value.items()
+        if item is not None or (real and key in ("default", "const"))
+    }

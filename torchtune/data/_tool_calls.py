@@ -1,0 +1,161 @@
+"""Reading tool calls from what data sets write. Pure: the standard library only.
+
+A call is read to ``{"name": str, "arguments": dict, "id": str | None}``, whatever its form in the row. Nothing is
+dropped: what cannot be read is a ValueError that says where it stands.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: Names under which data sets keep a call's arguments: OpenAI, Llama, Anthropic.
+_ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
+_HERMES_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_HERMES_RESULT = re.compile(r"<tool_response>\n?(.*?)\n?</tool_response>", re.DOTALL)
+
+
+def read_json(text: str, where: str) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        text: the JSON.
+        where: what errors call the text, with the index of its message.
+
+    Raises:
+        ValueError: if the text is no JSON, says a key twice, or holds NaN or Infinity; names ``where`` and the position.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        start = max(error.pos - 20, 0)
+        raise ValueError(
+            f"{where}: not valid JSON: {error.msg} at character {error.pos}, near {text[start : error.pos + 20]!r}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not usable JSON: {error}: {text[:80]!r}") from error
+
+
+def read_arguments(value: Any, where: str) -> dict[str, Any]:
+    """The arguments of a call, from an object or a JSON string of one; None and "" mean none.
+
+    Raises:
+        ValueError: if they are no object or no JSON.
+    """
+    for _ in range(2):  # some data sets encode the string twice
+        if isinstance(value, str):
+            value = read_json(value, where) if value.strip() else None
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: arguments must be an object, but found {type(value).__name__}: {str(value)[:80]!r}")
+    return dict(value)
+
+
+def read_call(value: Any, where: str) -> dict[str, Any]:
+    """One call, from OpenAI's ``{"id", "type", "function": {"name", "arguments"}}``, a bare object or a JSON string.
+
+    Args:
+        value: the call; its arguments are an object or a JSON string, and may be missing.
+        where: what errors call it.
+
+    Returns:
+        ``{"name", "arguments", "id"}``.
+
+    Raises:
+        ValueError: if the call has no name, is of another type than a function, or its arguments cannot be read.
+    """
+    if isinstance(value, str):
+        value = read_json(value, where)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: a call must be an object with 'name' and 'arguments', but found {str(value)[:80]!r}")
+    body = value.get("function")
+    if isinstance(body, str) and body.lstrip().startswith("{"):
+        body = read_json(body, where)
+    body = body if isinstance(body, Mapping) else value
+    name = body.get("name")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{where}: the call has no name; found keys {sorted(map(str, body))}")
+    given = [key for key in _ARGUMENT_KEYS if body.get(key) is not None]
+    if len(given) > 1:
+        raise ValueError(f"{where}: the call of {name!r} has arguments under {given}; expected one of them")
+    arguments = read_arguments(body.get(given[0]) if given else None, f"{where}, call of {name!r}")
+    call_id = value.get("id")
+    return {"name": name, "arguments": arguments, "id": None if call_id is None else str(call_id)}
+
+
+def read_calls(value: Any, where: str) -> list[dict[str, Any]]:
+    """The calls of one message: a list of calls, one call, or either as a JSON string; None and "" mean none.
+
+    Raises:
+        ValueError: if one of them cannot be read; says which.
+    """
+    if isinstance(value, str):
+        value = read_json(value, where) if value.strip() else None
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        return [read_call(value, where)]
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ValueError(f"{where}: expected a call or a list of calls, but found {str(value)[:80]!r}")
+    return [read_call(item, f"{where}, call {i}") for i, item in enumerate(value)]
+
+
+def split_hermes_calls(text: str, where: str) -> tuple[str, list[dict[str, Any]]]:
+    """The text before Hermes-style calls, and the calls: ``text\\n<tool_call>\\n{...}\\n</tool_call>``.
+
+    Args:
+        text: content of an assistant message; a call is JSON, or a Python literal as in hermes-function-calling-v1.
+        where: what errors call the message.
+
+    Returns:
+        ``(content, calls)``; the text itself and no calls where it has none.
+
+    Raises:
+        ValueError: if a call cannot be read or is not closed, or if text follows a call, which no format can write.
+    """
+    first = text.find("<tool_call>")
+    if first < 0:
+        return text, []
+    rest = _HERMES_CALL.sub("", text[first:])
+    if rest.strip():
+        kind = "a <tool_call> that is not closed" if "<tool_call>" in rest else "text after a call"
+        raise ValueError(f"{where}: found {kind}: {rest.strip()[:80]!r}; expected only calls after the first one")
+    bodies = _HERMES_CALL.findall(text)
+    calls = [read_call(_literal(body.strip(), where), f"{where}, call {i}") for i, body in enumerate(bodies)]
+    return text[:first].removesuffix("\n"), calls
+
+
+def split_hermes_results(text: str) -> list[str]:
+    """The results in a Hermes-style ``<tool_response>`` text, verbatim; the text itself where it holds anything else."""
+    bodies = _HERMES_RESULT.findall(text)
+    return bodies if bodies and not _HERMES_RESULT.sub("", text).strip() else [text]
+
+
+def _literal(text: str, where: str) -> Any:
+    """A Hermes call's body: JSON, else a Python literal, else the JSON error."""
+    try:
+        return read_json(text, where)
+    except ValueError:
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = None
+        if isinstance(value, dict):
+            return value
+        raise
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in seen if seen.count(key) > 1)!r} stands twice in one object")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON value")

@@ -1,0 +1,251 @@
+"""Reading the messages of a row, in OpenAI or ShareGPT form. Pure: the standard library only.
+
+A turn is what a message says, as keyword arguments of :class:`torchtune.data.Message`: ``role``, ``content`` (text or
+parts), and where there are any ``tool_calls`` (as dicts), ``tool_call_id``, ``name``, ``reasoning_content``, ``weight``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torchtune.data._tool_calls import read_call, read_calls, split_hermes_calls, split_hermes_results
+
+#: What data sets call a speaker, and the role it has here.
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "tool": "tool",
+    "ipython": "ipython",
+    "function": "tool",
+    "observation": "tool",
+    "tool_response": "tool",
+    "function_response": "tool",
+}
+#: Speakers whose whole turn is a call, or a list of calls.
+CALL_ROLES = ("tool_call", "function_call")
+
+_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+_TEXT_KEYS = ("text", "content", "value", "refusal")
+_REASONING_PARTS = ("reasoning", "thinking")
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_CALL_PARTS = ("tool_call", "function_call", "tool_use", "function")
+_IMAGE_PARTS = ("image", "image_url", "input_image")
+_IMAGE_KEYS = ("image_url", "image", "content", "url", "path", "value")
+
+
+def read_turns(messages: Any, *, column: str = "messages", parse_text_calls: bool = False) -> list[dict[str, Any]]:
+    """The turns of a conversation, in order, nothing left out.
+
+    A turn that is a call (``function_call``, ``tool_call``) joins the assistant turn right before it, so that text and
+    calls, or parallel calls, become one message as in OpenAI form.
+
+    Args:
+        messages: the messages of a row, each with ``role`` and ``content`` or ``from`` and ``value``.
+        column: what errors call the list.
+        parse_text_calls: read Hermes-style ``<tool_call>`` in assistant text, and ``<tool_response>`` in results.
+
+    Raises:
+        ValueError: if something cannot be read; names the index of the message.
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, str):
+        raise ValueError(f"Column {column!r} must be a list of messages, but found {_found(messages)}")
+    if messages and all(isinstance(item, (list, tuple)) for item in messages):
+        messages = [message for item in messages for message in item]
+    turns: list[dict[str, Any]] = []
+    joinable = False
+    for index, message in enumerate(messages):
+        where = f"message {index} of column {column!r}"
+        if not isinstance(message, Mapping):
+            raise ValueError(f"{where} must be an object with a role and content, but found {_found(message)}")
+        speaker = _speaker(message, where)
+        if speaker in CALL_ROLES:
+            turn = _call_turn(message, where)
+            if joinable and _joins(turns[-1], turn):
+                turns[-1].setdefault("tool_calls", []).extend(turn["tool_calls"])
+                continue
+        else:
+            turn = _turn(message, ROLES[speaker], where)
+            if parse_text_calls:
+                turns.extend(_hermes(turn, where))
+                joinable = turns[-1]["role"] == "assistant"
+                continue
+        turns.append(turn)
+        joinable = turn["role"] == "assistant" and ("tool_calls" not in turn or speaker in CALL_ROLES)
+    return turns
+
+
+def _found(value: Any) -> str:
+    return f"{type(value).__name__}: {str(value)[:80]!r}"
+
+
+def _speaker(message: Mapping[str, Any], where: str) -> str:
+    speaker = message.get("role") if message.get("role") is not None else message.get("from")
+    if speaker is None:
+        raise ValueError(f"{where} has no 'role' (or 'from'); found keys {sorted(map(str, message))}")
+    if speaker not in ROLES and speaker not in CALL_ROLES:
+        raise ValueError(f"{where} has unknown role {speaker!r}; expected one of {[*ROLES, *CALL_ROLES]}")
+    return speaker
+
+
+def _payload(message: Mapping[str, Any]) -> Any:
+    """What a message says: ``content``, or ShareGPT's ``value``, or the text of a refusal."""
+    return next((message[key] for key in ("content", "value", "refusal") if message.get(key) is not None), None)
+
+
+def _call_turn(message: Mapping[str, Any], where: str) -> dict[str, Any]:
+    calls = read_calls(_payload(message), where)
+    if not calls:
+        raise ValueError(f"{where} is a call by its role, but holds none; expected JSON with 'name' and 'arguments'")
+    turn: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": calls}
+    _add_extras(turn, message, where)
+    return turn
+
+
+def _joins(before: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
+    """Whether a call can join the turn before it with nothing said of it lost."""
+    return before.get("weight") == call.get("weight") and all(
+        call.get(key) in (None, before.get(key)) for key in ("name", "reasoning_content")
+    )
+
+
+def _turn(message: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": role}
+    parts_calls: list[dict[str, Any]] = []
+    turn["content"] = _content(_payload(message), role, where, turn, parts_calls)
+    calls = parts_calls + read_calls(message.get("tool_calls"), where) + read_calls(message.get("function_call"), where)
+    if calls:
+        if role != "assistant":
+            raise ValueError(f"{where} has role {role!r} and tool calls; only the assistant makes calls")
+        turn["tool_calls"] = calls
+    _add_extras(turn, message, where)
+    return turn
+
+
+def _add_extras(turn: dict[str, Any], message: Mapping[str, Any], where: str) -> None:
+    """Ids, names, reasoning and weight, where the row has any."""
+    if turn["role"] in ("tool", "ipython") and message.get("tool_call_id") is not None:
+        turn["tool_call_id"] = str(message["tool_call_id"])
+    if message.get("name") is not None:
+        turn["name"] = str(message["name"])
+    places = [turn.get("reasoning_content"), *(message.get(key) for key in _REASONING_KEYS)]
+    given = list(dict.fromkeys(text for text in places if isinstance(text, str)))
+    said = [text for text in given if text]
+    if len(said) > 1:
+        raise ValueError(f"{where} has reasoning in several places that differ; expected it in 'reasoning_content'")
+    if given:
+        turn["reasoning_content"] = (said or given)[0]
+    weight = _weight(message, where)
+    if weight is not None:
+        turn["weight"] = weight
+
+
+def _weight(message: Mapping[str, Any], where: str) -> float | None:
+    """The weight of a message: ``weight``, or 0 where ``train`` is false."""
+    train, weight = message.get("train"), message.get("weight")
+    if train is not None and not isinstance(train, bool):
+        raise ValueError(f"{where}: 'train' must be true or false, but found {train!r}")
+    if weight is not None:
+        good = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not good or not math.isfinite(weight) or weight < 0:
+            raise ValueError(f"{where}: 'weight' must be a number of 0 or more, but found {weight!r}")
+    return 0.0 if train is False else None if weight is None else float(weight)
+
+
+def _content(
+    value: Any, role: str, where: str, turn: dict[str, Any], calls: list[dict[str, Any]]
+) -> str | list[dict[str, Any]]:
+    """The content of a message as text or parts; reasoning and calls among the parts go to ``turn`` and ``calls``."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    is_result = role in ("tool", "ipython")
+    if isinstance(value, (list, tuple)) and (not is_result or _are_parts(value)):
+        return _parts(value, where, turn, calls)
+    if is_result:
+        return [{"type": "json", "content": value}]
+    raise ValueError(f"{where}: content must be text, null or a list of parts, but found {_found(value)}")
+
+
+def _are_parts(value: Sequence[Any]) -> bool:
+    """Whether a list is one of typed parts, and no JSON value a tool returned."""
+    return bool(value) and all(
+        isinstance(part, Mapping)
+        and (
+            (part.get("type") in _TEXT_PARTS and any(isinstance(part.get(key), str) for key in _TEXT_KEYS))
+            or (part.get("type") in _IMAGE_PARTS and any(part.get(key) is not None for key in _IMAGE_KEYS))
+            or part.keys() == {"type", "content"} and part["type"] == "json"
+        )
+        for part in value
+    )
+
+
+def _parts(
+    value: Sequence[Any], where: str, turn: dict[str, Any], calls: list[dict[str, Any]]
+) -> str | list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    reasoning: list[str] = []
+    for i, part in enumerate(value):
+        here = f"{where}, part {i}"
+        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+            raise ValueError(f"{here}: a part must be an object with a 'type', but found {_found(part)}")
+        kind = part["type"]
+        if kind in _TEXT_PARTS or kind in _REASONING_PARTS:
+            text = _field(part, (kind, *_TEXT_KEYS), here)
+            if not isinstance(text, str):
+                raise ValueError(f"{here}: expected text, but found {_found(text)}")
+            if kind in _REASONING_PARTS:
+                reasoning.append(text)
+            elif not calls:
+                parts.append({"type": "text", "content": text})
+            elif text.strip():
+                raise ValueError(f"{here}: text after a call; formats write text before calls, so move it there")
+        elif kind in _CALL_PARTS:
+            body = next((part[key] for key in ("value", "content", kind) if part.get(key) is not None), part)
+            calls.append(read_call(part if kind == "function" else body, here))
+        elif kind in _IMAGE_PARTS:
+            parts.append({"type": "image", "content": _image(part, here)})
+        elif kind == "json" and "content" in part:
+            parts.append({"type": "json", "content": part["content"]})
+        else:
+            raise ValueError(
+                f"{here}: unknown part of type {kind!r}; expected one of "
+                f"{[*_TEXT_PARTS, *_REASONING_PARTS, *_CALL_PARTS, *_IMAGE_PARTS]}"
+            )
+    if reasoning:
+        turn["reasoning_content"] = "".join(reasoning)
+    return parts if parts or not calls and not reasoning else ""
+
+
+def _field(part: Mapping[str, Any], keys: Sequence[str], where: str) -> Any:
+    for key in keys:
+        if part.get(key) is not None:
+            return part[key]
+    raise ValueError(f"{where}: part of type {part['type']!r} has none of {list(dict.fromkeys(keys))}")
+
+
+def _image(part: Mapping[str, Any], where: str) -> Any:
+    """Where an image is, or the image itself."""
+    value = _field(part, _IMAGE_KEYS, where)
+    return _field({**value, "type": part["type"]}, ("url", "path"), where) if isinstance(value, Mapping) else value
+
+
+def _hermes(turn: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """The turns that a turn with Hermes-style text is: calls read, and one turn for each result."""
+    text = turn["content"]
+    if not isinstance(text, str):
+        return [turn]
+    if turn["role"] == "assistant":
+        content, calls = split_hermes_calls(text, where)
+        if not calls:
+            return [turn]
+        return [{**turn, "content": content, "tool_calls": calls + turn.get("tool_calls", [])}]
+    if turn["role"] in ("tool", "ipython"):
+        return [{**turn, "content": result} for result in split_hermes_results(text)]
+    return [turn]
