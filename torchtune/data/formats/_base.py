@@ -126,6 +126,8 @@ class ChatFormat(ABC):
     writes_reasoning: bool = False
     #: True if the family has a system message.
     system_role: bool = True
+    #: The system text written where a conversation has none.
+    default_system: str | None = None
     #: The control token that stands for an image, or None where the format is text only.
     image_token: str | None = None
     #: True where a call is written as raw text that could read back as something else; then each call is checked.
@@ -275,7 +277,7 @@ class ChatFormat(ABC):
         from ._hermes_style import to_plain_turns
 
         if getattr(chat.options, "tool_convention", None) == "hermes":
-            to_plain_turns(chat, self.system_role)
+            to_plain_turns(chat, self)
             return
         for turn in chat.turns:
             if turn.calls or turn.role == "tool":

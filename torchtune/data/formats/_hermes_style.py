@@ -8,6 +8,7 @@ from ._base import Option
 from ._write import NO_VALUE, Piece, dumps
 
 if TYPE_CHECKING:
+    from ._base import ChatFormat
     from ._write import Chat, Turn
 
 #: The option that formats without native tools take.
@@ -41,7 +42,7 @@ def result_text(turn: Turn, *, python: bool = False) -> str:
     return str(turn.value) if python else dumps(turn.value)
 
 
-def to_plain_turns(chat: Chat, system_role: bool = True) -> None:
+def to_plain_turns(chat: Chat, fmt: ChatFormat) -> None:
     """Writes tools, calls and results into the text of plain turns, in place.
 
     The tools go behind the system text, or before the first user text in a family that takes no system message; results
@@ -65,18 +66,19 @@ def to_plain_turns(chat: Chat, system_role: bool = True) -> None:
         turns.append(turn)
     chat.turns = turns
     if chat.tools:
-        _place_tools(chat, system_role)
+        _place_tools(chat, fmt)
         chat.tools = []
 
 
-def _place_tools(chat: Chat, system_role: bool) -> None:
+def _place_tools(chat: Chat, fmt: ChatFormat) -> None:
     from ._write import Turn
 
     text = TOOLS_HEAD + "\n".join(map(dumps, chat.tools)) + TOOLS_FOOT
     if chat.turns and chat.turns[0].role == "system":
         system = chat.turns[0]
         system.pieces.append(Piece(("\n\n" if system.text else "") + text))
-    elif system_role:
-        chat.turns.insert(0, Turn(None, "system", [Piece(text)]))
+    elif fmt.system_role:
+        lead = f"{fmt.default_system}\n\n" if fmt.default_system else ""
+        chat.turns.insert(0, Turn(None, "system", [Piece(lead + text)]))
     elif chat.turns:
         chat.turns[0].pieces.insert(0, Piece(text + "\n\n"))

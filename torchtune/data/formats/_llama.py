@@ -41,12 +41,52 @@ _IN_SYSTEM = (
 #: Where a JSON call may begin in the output.
 _CALL_START = re.compile(r'\{\s*"(?:type"\s*:\s*"function"\s*,\s*"name|name)"\s*:')
 _BUILTIN = re.compile(r"\s*(\w+)\.call\((.*)\)\s*\Z", re.DOTALL)
+#: Meta's encoder writes these without a tag before them.
+_PLAIN_BUILTIN = re.compile(r"\s*(brave_search|wolfram_alpha)\.call\(")
 _BUILTIN_ARGUMENT = re.compile(r'(\w+)="')
 
 
 def _builtin(chat: Chat) -> list[str] | None:
     """The names of the built-in tools that are on; None where there are none in the family."""
     return getattr(chat.options, "builtin_tools", None)
+
+
+class Llama2(PlainFormat):
+    """Llama 2: ``[INST]`` in plain text, the system text inside the first user message, turns that alternate strictly."""
+
+    name = "llama2"
+    stop = ("</s>",)
+    controls = ("<s>", "</s>")
+
+    def write(self, w: Writer, chat: Chat) -> None:
+        system, turns = chat.split_system()
+        if system is not None and not turns:
+            raise self.refuse(system, "the system text stands in the first user message, and there is none", "Add one.")
+        for at, turn in enumerate(turns):
+            if turn.role != ("assistant" if at % 2 else "user"):
+                raise self.refuse(
+                    turn, f"found role {turn.role} out of turn", "User and assistant must alternate, the user first."
+                )
+            w.turn(turn)
+            if turn.role == "assistant":
+                w.sampled = True
+                w.lit(" ", "content")
+                w.content(turn.stripped())
+                w.lit(" ", "content")
+                w.end("</s>")
+                continue
+            w.lit("<s>[INST] ", "header")
+            if at == 0 and system is not None:
+                w.turn(system)
+                w.lit("<<SYS>>\n", "header")
+                w.content(system.pieces)
+                w.lit("\n<</SYS>>\n\n", "header")
+                w.turn(turn)
+            w.content(turn.stripped())
+            w.lit(" [/INST]", "header")
+
+    def write_prompt(self, w: Writer, chat: Chat) -> None:
+        """Nothing: the answer follows what the user said."""
 
 
 class Llama3(PlainFormat):
@@ -200,7 +240,7 @@ class Llama3_1(ChatFormat):
         if tag >= 0:
             draft.texts.append(source.rest(0, tag))
             read_python_call(source.rest(tag + len("<|python_tag|>")), draft)
-        elif source.stop == "<|eom_id|>" and _BUILTIN.match(source.text):
+        elif _PLAIN_BUILTIN.match(source.text):
             read_python_call(source.text, draft)
         else:
             read_bare_json_calls(source.text, draft)

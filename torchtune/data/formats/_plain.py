@@ -36,6 +36,8 @@ class PlainFormat(ChatFormat):
 
     def write(self, w: Writer, chat: Chat) -> None:
         w.lit(self.opening)
+        if self.default_system and (not chat.turns or chat.turns[0].role != "system"):
+            w.lit(f"{self.headers['system']}{self.default_system}{self.end_token}{self.after}")
         for turn in chat.turns:
             self.write_turn(w, turn)
 

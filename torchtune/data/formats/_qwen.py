@@ -30,12 +30,14 @@ class Qwen2(PlainFormat):
     controls = (START, END, "<|endoftext|>")
     headers: ClassVar[dict[str, str]] = {role: f"{START}{role}\n" for role in ("system", "user", "assistant")}
     end_token, after = END, "\n"
-    default_system: str = "You are a helpful assistant."
+    default_system = "You are a helpful assistant."
 
-    def write(self, w: Writer, chat: Chat) -> None:
-        if not chat.turns or chat.turns[0].role != "system":
-            w.lit(f"{START}system\n{self.default_system}{END}\n")
-        super().write(w, chat)
+
+class SmolLM2(Qwen2):
+    """SmolLM 2: as Qwen 2, with a system prompt of its own."""
+
+    name = "smollm2"
+    default_system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
 
 class ChatML(ChatFormat):
@@ -47,8 +49,6 @@ class ChatML(ChatFormat):
     name = "chatml"
     stop: tuple[str, ...] = (END,)
     controls: tuple[str, ...] = (START, END)
-    #: Written where the conversation has no system message; None writes no system turn then.
-    default_system: str | None = None
     #: True where the template prints a JSON result as Python does.
     python_results: bool = False
 
@@ -60,7 +60,7 @@ class ChatML(ChatFormat):
             if turn.role == "tool":
                 previous = chat.turns[at - 1].role if at else ""
                 following = chat.turns[at + 1].role if at + 1 < len(chat.turns) else ""
-                self.write_result(w, turn, opens=previous != "tool", closes=following != "tool")
+                self.write_result(w, turn, previous != "tool", following != "tool", last=not following)
                 continue
             w.turn(turn)
             w.lit(f"{START}{turn.role}\n", "header")
@@ -103,8 +103,8 @@ class ChatML(ChatFormat):
             w.lit("\n</tool_call>", "call")
             newline = True
 
-    def write_result(self, w: Writer, turn: Turn, opens: bool, closes: bool) -> None:
-        """A tool result; a run of them is one user turn."""
+    def write_result(self, w: Writer, turn: Turn, opens: bool, closes: bool, last: bool) -> None:
+        """A tool result. A run of them is one user turn, which the first opens and the last one closes."""
         w.turn(turn)
         w.lit(f"{START}user" if opens else "", "header")
         w.lit("\n<tool_response>\n", "result")

@@ -134,10 +134,12 @@ def read_json_call(source: Source, start: int) -> tuple[ToolCall, int]:
     return call_from(value), end
 
 
-def read_thinking(source: Source, draft: Draft, opening: str = "<think>", closing: str = "</think>") -> int:
+def read_thinking(
+    source: Source, draft: Draft, opening: str = "<think>", closing: str = "</think>", trim: str = "\n"
+) -> int:
     """Takes a block of thinking off the start; returns where the rest begins.
 
-    The opening tag may be missing, since many prompts end in it.
+    The opening tag may be missing, since many prompts end in it. ``trim`` is what the format writes around thoughts.
     """
     start = source.skip_space(0)
     inner = start + len(opening) if source.at(opening, start) else 0
@@ -145,11 +147,11 @@ def read_thinking(source: Source, draft: Draft, opening: str = "<think>", closin
     if end < 0:
         if inner == 0:
             return 0
-        draft.reasoning = source.rest(inner).strip("\n") or None
+        draft.reasoning = source.rest(inner).strip(trim) or None
         return len(source.text)
-    draft.reasoning = source.rest(inner, end).strip("\n") or None
+    draft.reasoning = source.rest(inner, end).strip(trim) or None
     end += len(closing)
-    while source.rest(end, end + 1) == "\n":
+    while trim and source.rest(end, end + 1) == trim:
         end += 1
     return end
 

@@ -30,16 +30,28 @@ class Row:
 
 FORMATS: dict[str, Row] = {
     "chatml": Row("_qwen", "ChatML", "ChatML with <tool_call> text, for models without a format of their own"),
+    "gemma": Row("_gemma", "Gemma2", "Gemma 1 Instruct and CodeGemma"),
+    "gemma2": Row("_gemma", "Gemma2", "Gemma 2 Instruct"),
+    "gemma3": Row("_gemma", "Gemma3", "Gemma 3 Instruct"),
+    "hermes": Row("_hermes", "Hermes", "Hermes 2 Pro and Hermes 3"),
+    "llama2": Row("_llama", "Llama2", "Llama 2 Chat and CodeLlama Instruct"),
     "llama3": Row("_llama", "Llama3", "Llama 3 8B and 70B Instruct"),
     "llama3_1": Row("_llama", "Llama3_1", "Llama 3.1 Instruct"),
     "llama3_2": Row("_llama", "Llama3_2", "Llama 3.2 Instruct, text and vision"),
     "llama3_3": Row("_llama", "Llama3_1", "Llama 3.3 Instruct"),
     "llama3_meta": Row("_llama", "Llama3Meta", "Llama 3.1 and later, as Meta's own library encodes them"),
     "llama4": Row("_llama", "Llama4", "Llama 4 Instruct"),
+    "mistral_v3": Row("_mistral", "MistralV3", "Mistral 7B Instruct v0.3, Mixtral 8x22B: tokenizer version 3"),
+    "mistral_v7": Row("_mistral", "MistralV7", "Mistral Large 2411: tokenizer version 7"),
+    "mistral_v11": Row("_mistral", "MistralV11", "Mistral Small 3.2, Devstral: tokenizer version 11"),
+    "mistral_v13": Row("_mistral", "MistralV13", "Magistral 2507 and later: tokenizer version 13"),
+    "phi3": Row("_phi", "Phi3", "Phi 3 and Phi 3.5 Mini Instruct"),
+    "phi4": Row("_phi", "Phi4", "Phi 4"),
     "qwen2": Row("_qwen", "Qwen2", "Qwen 2 Instruct"),
     "qwen2_5": Row("_qwen", "Qwen2_5", "Qwen 2.5 Instruct and Coder"),
     "qwen3": Row("_qwen", "Qwen3", "Qwen 3 with hybrid thinking"),
     "qwen3_instruct_2507": Row("_qwen", "Qwen3Instruct", "Qwen 3 2507 Instruct"),
+    "smollm2": Row("_qwen", "SmolLM2", "SmolLM 2 Instruct"),
 }
 
 
