@@ -1,0 +1,459 @@
+"""From the segments of a conversation to tokens that know whose they are, and from those to a mask.
+
+Every model tokenizer is a :class:`ChatTokenizer`. It has two ways to write a conversation. The plain one is torchtune's
+own, hand-written per family. The official one is the family's chat template, as :mod:`torchtune.data.formats` renders it.
+Both give :class:`ChatTokens`; what is trained is decided after that, by a policy.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from torchtune.data._message import Message
+    from torchtune.data.formats import ChatFormat, ParsedMessage, Segment
+    from torchtune.data.formats._base import Part
+
+log = logging.getLogger(__name__)
+
+TRAIN_ON = ("message", "sampled")
+TRUNCATION_TYPES = ("right", "left")
+#: Encoded stretches that a tokenizer remembers, and the longest that it does: headers and tool lists repeat.
+_CACHE_SIZE, _CACHE_CHARS = 2048, 32_768
+
+
+class Run(NamedTuple):
+    """A stretch of tokens with the same owner."""
+
+    length: int
+    message_index: int | None
+    sampled: bool
+    part: Part | None
+
+
+class ChatTokens:
+    """The tokens of a conversation, each with the message it belongs to, whether the model emits it, and what it is.
+
+    Args:
+        tokens: token ids.
+        runs: who owns them, in stretches whose lengths add up to theirs.
+        cut_off: True if messages at the end were left out.
+    """
+
+    def __init__(self, tokens: list[int] | None = None, runs: list[Run] | None = None, cut_off: bool = False) -> None:
+        self.tokens = [] if tokens is None else tokens
+        self.runs = [] if runs is None else runs
+        self.cut_off = cut_off
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def add(self, ids: Sequence[int], message_index: int | None, sampled: bool, part: Part | None) -> None:
+        """Appends ids of one owner."""
+        if ids:
+            self.tokens += ids
+            self.runs.append(Run(len(ids), message_index, sampled, part))
+
+    @property
+    def message_index(self) -> list[int | None]:
+        """For each token, the index of its message; None for what no message owns."""
+        return self._spread(lambda run: run.message_index)
+
+    @property
+    def sampled(self) -> list[bool]:
+        """For each token, whether the model itself emits it."""
+        return self._spread(lambda run: run.sampled)
+
+    @property
+    def part(self) -> list[Part | None]:
+        """For each token, what of its message it is."""
+        return self._spread(lambda run: run.part)
+
+    def mask(self, messages: Sequence[Message], train_on: str = "message") -> list[bool]:
+        """For each token, True where it is not trained.
+
+        Args:
+            messages: the conversation; messages that are masked, or have weight 0, are not trained.
+            train_on: "message" trains all of a message, its header included; "sampled" only what the model emits.
+        """
+        quiet: dict[int | None, bool] = {i: m.masked or m.weight == 0 for i, m in enumerate(messages)}
+        quiet[None] = True
+        if train_on == "sampled":
+            return self._spread(lambda run: quiet[run.message_index] or not run.sampled)
+        return self._spread(lambda run: quiet[run.message_index])
+
+    def truncate(
+        self, max_seq_len: int, side: str, end_id: int | None = None, end_owner: int | None = None
+    ) -> ChatTokens:
+        """These tokens cut to a length, where they are longer or messages are missing.
+
+        Args:
+            max_seq_len: the length.
+            side: the side that tokens are dropped from, "right" or "left".
+            end_id: what the last token becomes where something was cut; None leaves it.
+            end_owner: the message that this token belongs to.
+        """
+        if len(self) <= max_seq_len and not self.cut_off:
+            return self
+        drop = max(len(self) - max_seq_len, 0)
+        cut = self.cut(0, max_seq_len) if side == "right" else self.cut(drop, len(self))
+        if end_id is not None and cut.tokens and cut.tokens[-1] != end_id:
+            cut = cut.cut(0, len(cut) - 1)
+            cut.add([end_id], end_owner, False, "end")
+        elif end_id is not None and cut.tokens:
+            cut.runs[-1:] = [cut.runs[-1]._replace(length=cut.runs[-1].length - 1), Run(1, end_owner, False, "end")]
+        return cut
+
+    def cut(self, start: int, stop: int) -> ChatTokens:
+        """The tokens from ``start`` up to ``stop``."""
+        runs, at = [], 0
+        for run in self.runs:
+            length = min(at + run.length, stop) - max(at, start)
+            if length > 0:
+                runs.append(run._replace(length=length))
+            at += run.length
+        return ChatTokens(self.tokens[start:stop], runs, self.cut_off)
+
+    def change_runs(self, change: Callable[[Run], Run]) -> ChatTokens:
+        """The same tokens with other owners."""
+        return ChatTokens(self.tokens, [change(run) for run in self.runs], self.cut_off)
+
+    def _spread(self, value: Callable[[Run], Any]) -> list[Any]:
+        return list(chain.from_iterable(repeat(value(run), run.length) for run in self.runs))
+
+
+def speech(message: Message) -> tuple[bool, Part]:
+    """Whether the model emits a message's content, and what part it is, where the content is plain text."""
+    if message.role == "assistant":
+        return True, "call" if message.ipython else "content"
+    return False, "content" if message.role in ("system", "user") else "result"
+
+
+def is_structured(messages: Iterable[Message], tools: Any) -> bool:
+    """True if a conversation holds what plain text cannot: tools, calls, reasoning or JSON results."""
+    return bool(tools) or any(
+        m.tool_calls or m.reasoning_content or any(part.get("type") == "json" for part in m.content) for m in messages
+    )
+
+
+class ChatTokenizer:
+    """What every model tokenizer can do with conversations, whatever its vocabulary.
+
+    A family gives :attr:`default_format`, the ids it needs, and the methods below whose names begin with an underscore.
+    """
+
+    #: Name of the family's official chat format.
+    default_format: ClassVar[str]
+
+    max_seq_len: int | None
+    stop_tokens: list[int]
+
+    def _setup_chat(
+        self,
+        *,
+        max_seq_len: int | None = None,
+        prompt_template: Any = None,
+        truncation_type: str = "right",
+        chat_format: str | None = None,
+        train_on: str = "message",
+        format_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Takes the options that every model tokenizer has."""
+        for name, value, allowed in (
+            ("train_on", train_on, TRAIN_ON),
+            ("truncation_type", truncation_type, TRUNCATION_TYPES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{type(self).__name__}: {name} must be one of {', '.join(allowed)}; found {value!r}.")
+        self.max_seq_len = max_seq_len
+        self.prompt_template = prompt_template
+        self.truncation_type = truncation_type
+        self.chat_format = chat_format
+        self.train_on = train_on
+        self.format_options = dict(format_options or {})
+        #: How many samples were shortened by whole turns, and how many were cut within one.
+        self.truncation_counts: Counter[Literal["turns", "tokens"]] = Counter()
+        self._runs: dict[tuple[str, ...], list[list[int]]] = {}
+        self._format: ChatFormat | None = None
+        if chat_format is not None or self.format_options:
+            _ = self.format
+
+    # What a family writes.
+
+    def _encode_text(self, text: str) -> list[int]:
+        """Ids of plain text, in which nothing becomes a control token."""
+        raise NotImplementedError
+
+    def _encode_parts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that stand side by side, encoded as one; a token belongs to the text that it begins in."""
+        raise NotImplementedError
+
+    def _decode_text(self, ids: list[int]) -> str:
+        """Text of ids that are no control tokens."""
+        raise NotImplementedError
+
+    def _control_ids(self) -> Mapping[str, int]:
+        """Ids of the control tokens by their text."""
+        raise NotImplementedError
+
+    def _plain_chat(self, messages: list[Message], add_end_tokens: bool) -> ChatTokens:
+        """A conversation as torchtune has always written it for the family, cut to ``max_seq_len``."""
+        raise NotImplementedError
+
+    def _encode_media(self, segment: Segment) -> list[int]:
+        """Ids that stand for an image."""
+        raise ValueError(f"{type(self).__name__} encodes text only; found media in message {segment.message_index}.")
+
+    # What all share.
+
+    @property
+    def format(self) -> ChatFormat:
+        """The chat format of the official path."""
+        if self._format is None:
+            from torchtune.data.formats import get_format
+
+            name = self.default_format if self.chat_format in (None, "official") else self.chat_format
+            self._format = get_format(name, **self.format_options)
+        return self._format
+
+    def tokenize_chat(self, messages: list[Message], *, tools: Any = None, add_end_tokens: bool = True) -> ChatTokens:
+        """Encodes a conversation and keeps who owns each token.
+
+        Args:
+            messages: the conversation.
+            tools: function schemas in OpenAI form, or None.
+            add_end_tokens: False leaves the last turn open, for the model to go on.
+
+        Returns:
+            The tokens with their owners, cut to ``max_seq_len``.
+
+        Raises:
+            ValueError: if there are no messages, or the family cannot express one of them.
+        """
+        if not messages:
+            raise ValueError(f"{type(self).__name__}: the conversation has no messages; expected at least one.")
+        if self.chat_format is None and not is_structured(messages, tools):
+            if self.prompt_template is not None:
+                messages = apply_template(self.prompt_template, messages, not add_end_tokens)
+            return self._plain_chat(messages, add_end_tokens)
+        chat = self._official_chat(messages, tools, add_end_tokens)
+        if self.max_seq_len is None or len(chat) <= self.max_seq_len:
+            return chat
+        return self._fit_turns(chat, messages, tools, add_end_tokens)
+
+    def tokenize_messages(
+        self, messages: list[Message], *, tools: Any = None, add_end_tokens: bool = True
+    ) -> tuple[list[int], list[bool]]:
+        """Encodes a conversation.
+
+        Args:
+            messages: the conversation.
+            tools: function schemas in OpenAI form, or None.
+            add_end_tokens: False leaves the last turn open, for the model to go on.
+
+        Returns:
+            Token ids, and a mask that is True where a token is not trained.
+
+        Raises:
+            ValueError: if there are no messages, or the family cannot express one of them.
+        """
+        chat = self.tokenize_chat(messages, tools=tools, add_end_tokens=add_end_tokens)
+        return chat.tokens, chat.mask(messages, self.train_on)
+
+    def __call__(self, sample: MutableMapping[str, Any], inference: bool = False) -> Mapping[str, Any]:
+        """Takes ``messages`` and ``tools`` out of a sample and puts ``tokens`` and ``mask`` in.
+
+        Args:
+            sample: a sample with ``messages``, and ``tools`` where it has any.
+            inference: True to leave the last turn open.
+
+        Returns:
+            The sample.
+        """
+        messages, tools = sample.pop("messages"), sample.pop("tools", None)
+        sample["tokens"], sample["mask"] = self.tokenize_messages(messages, tools=tools, add_end_tokens=not inference)
+        return sample
+
+    def prompt_tokens(self, messages: list[Message], *, tools: Any = None) -> list[int]:
+        """Encodes a conversation in the official format, with the prompt for the model's next turn.
+
+        Args:
+            messages: the conversation so far.
+            tools: function schemas in OpenAI form, or None.
+
+        Returns:
+            Token ids, as long as they come: nothing is cut.
+        """
+        return self._encode_segments(self.format.render(messages, tools, add_generation_prompt=True)).tokens
+
+    def parse_tokens(self, ids: Sequence[int]) -> ParsedMessage:
+        """Reads a turn back from the ids that the model emitted.
+
+        Args:
+            ids: token ids, with or without the end token and padding behind it.
+
+        Returns:
+            The turn: text, reasoning, calls, and calls that could not be read. It never raises on what the model emitted.
+        """
+        return self.format.parse(self.to_segments(ids))
+
+    def to_segments(self, ids: Sequence[int]) -> list[Segment]:
+        """Ids as segments: each control token one of its own, the text between them decoded."""
+        from torchtune.data.formats import Segment
+
+        texts = self._control_texts()
+        segments: list[Segment] = []
+        plain: list[int] = []
+        for token in ids:
+            if token not in texts:
+                plain.append(int(token))
+                continue
+            if plain:
+                segments.append(Segment(self._decode_text(plain)))
+                plain = []
+            segments.append(Segment(texts[token], special=True))
+        if plain:
+            segments.append(Segment(self._decode_text(plain)))
+        return segments
+
+    def _control_texts(self) -> dict[int, str]:
+        if not hasattr(self, "_texts"):
+            self._texts = {token: text for text, token in self._control_ids().items()}
+        return self._texts
+
+    def _official_chat(self, messages: Sequence[Message], tools: Any, add_end_tokens: bool) -> ChatTokens:
+        """A conversation in the official format; with the last turn open, as the model is to find it."""
+        messages = self._official_messages(messages)
+        if add_end_tokens:
+            return self._encode_segments(self.format.render(messages, tools))
+        last = messages[-1]
+        if last.role != "assistant" or not (last.tool_calls or last.reasoning_content or last.text_content):
+            before = messages if last.role != "assistant" else messages[:-1]
+            return self._encode_segments(self.format.render(before, tools, add_generation_prompt=True))
+        segments = self.format.render(messages, tools)
+        while segments and (segments[-1].part == "end" or not segments[-1].sampled):
+            segments.pop()
+        return self._encode_segments(segments)
+
+    def _official_messages(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages with a prompt template's words; a template that is a chat format itself is not needed."""
+        from torchtune.data._prompt_templates import PromptTemplate
+
+        template = self.prompt_template
+        return apply_template(template, list(messages), False) if isinstance(template, PromptTemplate) else messages
+
+    def _encode_segments(self, segments: Iterable[Segment]) -> ChatTokens:
+        """Control tokens become their ids; the text between two of them is encoded as one."""
+        ids = self._control_ids()
+        chat = ChatTokens()
+        texts: list[Segment] = []
+        for segment in segments:
+            token = ids.get(segment.text) if segment.special else None
+            if segment.media is None and token is None:
+                if segment.special and segment.text in self.format.stop:
+                    raise ValueError(
+                        f"Format {self.format.name} ends a turn in {segment.text}, but the vocabulary of "
+                        f"{type(self).__name__} has no such token. Choose another chat_format, or add the token."
+                    )
+                texts.append(segment)
+                continue
+            self._flush(texts, chat)
+            found = [token] if segment.media is None and token is not None else self._encode_media(segment)
+            chat.add(found, segment.message_index, segment.sampled, segment.part)
+        self._flush(texts, chat)
+        return chat
+
+    def _flush(self, segments: list[Segment], chat: ChatTokens) -> None:
+        """Encodes plain segments that stand side by side."""
+        if not segments:
+            return
+        texts = tuple(segment.text for segment in segments)
+        parts = self._runs.get(texts)
+        if parts is None:
+            parts = [self._encode_text(texts[0])] if len(texts) == 1 else self._encode_parts(texts)
+            if sum(map(len, texts)) <= _CACHE_CHARS:
+                if len(self._runs) >= _CACHE_SIZE:
+                    self._runs.clear()
+                self._runs[texts] = parts
+        for segment, part in zip(segments, parts, strict=True):
+            chat.add(part, segment.message_index, segment.sampled, segment.part)
+        segments.clear()
+
+    def _fit_turns(self, chat: ChatTokens, messages: list[Message], tools: Any, add_end_tokens: bool) -> ChatTokens:
+        """Drops whole turns until the rest fits; where not even one does, its end is cut.
+
+        What is left is rendered anew, so it is what the format writes for it, with its tools and system prompt.
+        """
+        assert self.max_seq_len is not None
+        kept = _right_cuts(messages) if self.truncation_type == "right" else _left_cuts(messages)
+        low, high, best = 0, len(kept) - 1, None
+        shortest: ChatTokens = chat
+        while low <= high:
+            middle = (low + high) // 2
+            indexes = kept[middle]
+            rendered = self._official_chat(
+                [messages[i] for i in indexes], tools, add_end_tokens or indexes[-1] != len(messages) - 1
+            )
+            rendered = rendered.change_runs(
+                lambda run, to=indexes: (
+                    run if run.message_index is None else run._replace(message_index=to[run.message_index])
+                )
+            )
+            if len(rendered) <= self.max_seq_len:
+                best, high = rendered, middle - 1
+            else:
+                low = middle + 1
+            if len(rendered) < len(shortest):
+                shortest = rendered
+        self._count_truncation("tokens" if best is None else "turns")
+        return best if best is not None else _cut_short(shortest, self.max_seq_len)
+
+    def _count_truncation(self, cause: Literal["turns", "tokens"]) -> None:
+        if not self.truncation_counts:
+            log.warning(
+                "A sample is longer than max_seq_len=%s. Whole turns are dropped where possible; "
+                "truncation_counts of the tokenizer counts such samples.",
+                self.max_seq_len,
+            )
+        self.truncation_counts[cause] += 1
+
+
+def apply_template(template: Any, messages: list[Message], inference: bool) -> list[Message]:
+    """Puts a prompt template's words around the messages."""
+    return template(messages, inference=True) if inference else template(messages)
+
+
+def _right_cuts(messages: Sequence[Message]) -> list[list[int]]:
+    """Indexes of the messages that are kept when turns at the end are dropped, longest first."""
+    ends = [i + 1 for i, message in enumerate(messages[:-1]) if message.role == "assistant"]
+    return [list(range(end)) for end in reversed(ends) if any(map(_is_trained, messages[:end]))]
+
+
+def _left_cuts(messages: Sequence[Message]) -> list[list[int]]:
+    """Indexes of the messages that are kept when turns at the start are dropped, longest first."""
+    system = [0] if messages[0].role == "system" else []
+    starts = [i for i, message in enumerate(messages) if message.role == "user" and i > len(system)]
+    return [[*system, *range(start, len(messages))] for start in starts if any(map(_is_trained, messages[start:]))]
+
+
+def _is_trained(message: Message) -> bool:
+    return message.role == "assistant" and not message.masked and message.weight != 0
+
+
+def _cut_short(chat: ChatTokens, max_seq_len: int) -> ChatTokens:
+    """Cuts the end off; a call that is not whole any more belongs to nobody then, so it is not trained."""
+    cut = chat.cut(0, max_seq_len)
+    torn = cut.runs[-1].message_index if cut.runs else None
+
+    def length_of_call(runs: list[Run]) -> int:
+        return sum(run.length for run in runs if run.part == "call" and run.message_index == torn)
+
+    if length_of_call(cut.runs) == length_of_call(chat.runs):
+        return cut
+    return cut.change_runs(
+        lambda run: run._replace(message_index=None) if run.part == "call" and run.message_index == torn else run
+    )

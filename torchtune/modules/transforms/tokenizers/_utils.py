@@ -1,0 +1,98 @@
+"""What a tokenizer is, and the chat encoding of the families without control tokens for turns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torchtune.modules.transforms.tokenizers._chat import ChatTokens, speech
+
+if TYPE_CHECKING:
+    from torchtune.data._message import Message
+
+
+class BaseTokenizer(Protocol):
+    """Text to token ids and back."""
+
+    def encode(self, text: str, **kwargs: dict[str, Any]) -> list[int]:
+        """Gives the token ids of a text."""
+        ...
+
+    def decode(self, token_ids: list[int], **kwargs: dict[str, Any]) -> str:
+        """Gives the text of token ids."""
+        ...
+
+
+class ModelTokenizer(Protocol):
+    """The tokenizer of a model: conversations to token ids, with a mask."""
+
+    special_tokens: dict[str, int]
+    max_seq_len: int | None
+
+    def tokenize_messages(self, messages: list[Message], **kwargs: dict[str, Any]) -> tuple[list[int], list[bool]]:
+        """Gives the token ids of a conversation, and a mask that is True where a token is not trained."""
+        ...
+
+
+def tokenize_messages_no_special_tokens(
+    tokenizer: ModelTokenizer,
+    messages: list[Message],
+    *,
+    bos_id: int | None = None,
+    eos_id: int | None = None,
+    truncation_type: str = "right",
+) -> tuple[list[int], list[bool]]:
+    """Encodes a conversation as bare text, with BOS before a turn and EOS after each answer.
+
+    A turn is all up to and including an assistant message. Messages within a turn join as running text: white space
+    that SentencePiece would put before a message is left out, unless the one before ended in a space.
+
+    Args:
+        tokenizer: one whose ``encode`` takes ``add_bos``, ``add_eos`` and ``trim_leading_whitespace``, and that has
+            ``max_seq_len``.
+        messages: the conversation.
+        bos_id: id to begin each turn with, or None.
+        eos_id: id to end each answer with, or None.
+        truncation_type: the side to cut at ``tokenizer.max_seq_len``, "right" or "left".
+
+    Returns:
+        Token ids, and a mask that is True where a token is not trained.
+
+    Raises:
+        ValueError: if a message holds anything but text.
+    """
+    chat = join_turns(tokenizer, messages, bos_id=bos_id, eos_id=eos_id)
+    if tokenizer.max_seq_len is not None:
+        owner = chat.runs[-1].message_index if chat.runs else None
+        chat = chat.truncate(tokenizer.max_seq_len, truncation_type, eos_id, owner)
+    return chat.tokens, chat.mask(messages)
+
+
+def join_turns(
+    tokenizer: Any, messages: list[Message], *, bos_id: int | None = None, eos_id: int | None = None
+) -> ChatTokens:
+    """The tokens of :func:`tokenize_messages_no_special_tokens`, not cut, with who owns each."""
+    chat = ChatTokens()
+    turn_starts, after_space = True, False
+    for index, message in enumerate(messages):
+        if turn_starts and bos_id is not None:
+            chat.add([bos_id], index, False, "header")
+        for item in message.content:
+            if item["type"] != "text":
+                raise ValueError(
+                    f"Message {index} ({message.role}) holds content of type {item['type']!r}; "
+                    f"{type(tokenizer).__name__} encodes text only."
+                )
+            ids = tokenizer.encode(
+                item["content"].rstrip(" "),
+                add_bos=False,
+                add_eos=False,
+                trim_leading_whitespace=not turn_starts and not after_space,
+            )
+            chat.add(ids, index, *speech(message))
+            after_space = item["content"].endswith(" ")
+        turn_starts = message.role == "assistant"
+        if turn_starts and eos_id is not None:
+            chat.add([eos_id], index, True, "end")
+        if tokenizer.max_seq_len is not None and len(chat.tokens) >= tokenizer.max_seq_len:
+            break
+    return chat
