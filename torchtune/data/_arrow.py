@@ -74,7 +74,9 @@ def unpad_calls(
         padded: whether the row looks like Arrow's.
         nulls: ``auto``, ``keep`` or ``drop``.
     """
-    if nulls == "keep" or not any(_has_null(value) for body in _call_bodies(messages) for value in _argument_objects(body)):
+    if nulls == "keep" or not any(
+        _has_null(value) for body in _call_bodies(messages) for value in _argument_objects(body)
+    ):
         return messages
     schemas = {tool_name(tool): tool_parameters(tool) for tool in tools}
 

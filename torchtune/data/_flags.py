@@ -26,8 +26,6 @@ def set_flags(messages: Sequence[Message]) -> None:
     """
     for i, message in enumerate(messages):
         is_result = message.role in _RESULT_ROLES
-        before_result = (
-            message.role == "assistant" and i + 1 < len(messages) and messages[i + 1].role in _RESULT_ROLES
-        )
+        before_result = message.role == "assistant" and i + 1 < len(messages) and messages[i + 1].role in _RESULT_ROLES
         message.ipython = before_result or bool(getattr(message, "tool_calls", None))
         message.eot = not (is_result or before_result)

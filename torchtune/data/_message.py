@@ -156,4 +156,6 @@ def _same_parts(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> boo
     """Whether two lists of parts are equal; media are compared by identity, since tensors have no plain ``==``."""
     if len(ours) != len(theirs):
         return False
-    return all(a["content"] is b["content"] if a["type"] == b["type"] == "image" else a == b for a, b in zip(ours, theirs))
+    return all(
+        a["content"] is b["content"] if a["type"] == b["type"] == "image" else a == b for a, b in zip(ours, theirs)
+    )

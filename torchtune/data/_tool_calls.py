@@ -71,7 +71,9 @@ def read_call(value: Any, where: str) -> dict[str, Any]:
     if isinstance(value, str):
         value = read_json(value, where)
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: a call must be an object with 'name' and 'arguments', but found {str(value)[:80]!r}")
+        raise ValueError(
+            f"{where}: a call must be an object with 'name' and 'arguments', but found {str(value)[:80]!r}"
+        )
     body = value.get("function")
     if isinstance(body, str) and body.lstrip().startswith("{"):
         body = read_json(body, where)

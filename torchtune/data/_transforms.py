@@ -15,7 +15,9 @@ from torchtune.data._tools import read_tools
 from torchtune.data._turns import read_turns
 from torchtune.data._utils import format_content_with_images, load_image
 
-_ALPACA_PREAMBLE = "Below is an instruction that describes a task{}. Write a response that appropriately completes the request."
+_ALPACA_PREAMBLE = (
+    "Below is an instruction that describes a task{}. Write a response that appropriately completes the request."
+)
 _ALPACA_WITH_INPUT = ", paired with an input that provides further context"
 
 
@@ -59,7 +61,9 @@ def _read_tools(sample: Mapping[str, Any], column: str, padded: bool, nulls: Nul
     return read_tools(unpad_tools(sample.get(column), padded=padded, nulls=nulls), f"Column {column!r}")
 
 
-def _to_messages(rows: Any, column: str, tools: Sequence[Mapping[str, Any]], padded: bool, o: _Options) -> list[Message]:
+def _to_messages(
+    rows: Any, column: str, tools: Sequence[Mapping[str, Any]], padded: bool, o: _Options
+) -> list[Message]:
     """The messages of a chat column: read, flagged and masked."""
     if isinstance(rows, Sequence) and not isinstance(rows, str):
         rows = unpad_calls(rows, tools, padded=padded, nulls=o.nulls)

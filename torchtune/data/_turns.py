@@ -180,7 +180,8 @@ def _are_parts(value: Sequence[Any]) -> bool:
         and (
             (part.get("type") in _TEXT_PARTS and any(isinstance(part.get(key), str) for key in _TEXT_KEYS))
             or (part.get("type") in _IMAGE_PARTS and any(part.get(key) is not None for key in _IMAGE_KEYS))
-            or part.keys() == {"type", "content"} and part["type"] == "json"
+            or part.keys() == {"type", "content"}
+            and part["type"] == "json"
         )
         for part in value
     )

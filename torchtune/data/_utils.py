@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 _REMOTE_SCHEMES = ("http", "https", "ftp", "data")
 
 
-def truncate(tokens: list[Any], max_seq_len: int, eos_id: Any | None = None, truncation_type: str = "right") -> list[Any]:
+def truncate(
+    tokens: list[Any], max_seq_len: int, eos_id: Any | None = None, truncation_type: str = "right"
+) -> list[Any]:
     """At most ``max_seq_len`` items of a list.
 
     Args:

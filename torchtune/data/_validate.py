@@ -113,7 +113,9 @@ class _CallRun:
                     f"{type(call.arguments).__name__}: {str(call.arguments)[:80]!r}"
                 )
             if declared is not None and call.name not in declared:
-                raise ValueError(f"{where} is to {call.name!r}, which is not in tools; expected one of {list(declared)}")
+                raise ValueError(
+                    f"{where} is to {call.name!r}, which is not in tools; expected one of {list(declared)}"
+                )
             if call.id is not None and call.id in self.ids:
                 raise ValueError(f"{where}, to {call.name!r}, repeats the id {call.id!r} of a call beside it")
             self.ids.append(call.id)
