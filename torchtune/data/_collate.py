@@ -257,7 +257,7 @@ def _encoder_input(samples: Sequence[Mapping[str, Any]], stack_on_new_dim: bool)
     """The encoder inputs of a batch: under each key all tensors, of all samples, joined or stacked."""
     output = {}
     for key in samples[0]:
-        tensors = []
+        tensors: list[torch.Tensor] = []
         for sample in samples:
             tensors.extend([sample[key]] if isinstance(sample[key], torch.Tensor) else sample[key])
         output[key] = torch.stack(tensors) if stack_on_new_dim else torch.cat(tensors)

@@ -74,7 +74,9 @@ class Message:
         weight: float | None = None,
     ) -> None:
         self.role = role
-        self.content = [{"type": "text", "content": content}] if isinstance(content, str) else content
+        self.content: list[dict[str, Any]] = (
+            [{"type": "text", "content": content}] if isinstance(content, str) else content
+        )
         self.masked = masked or weight == 0
         self.ipython = ipython
         self.eot = eot
@@ -128,7 +130,7 @@ class Message:
     @property
     def text_content(self) -> str:
         """The text parts, joined without a separator; JSON values are written as JSON."""
-        return "".join(_part_text(part) for part in self.content)
+        return "".join(map(_part_text, self.content))
 
     def __repr__(self) -> str:
         extra = "".join(f", {key}={value!r}" for key in _TOOL_FIELDS if (value := getattr(self, key)) is not None)
@@ -154,8 +156,8 @@ def _part_text(part: dict[str, Any]) -> str:
 
 def _same_parts(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> bool:
     """Whether two lists of parts are equal; media are compared by identity, since tensors have no plain ``==``."""
-    if len(ours) != len(theirs):
-        return False
-    return all(
-        a["content"] is b["content"] if a["type"] == b["type"] == "image" else a == b for a, b in zip(ours, theirs)
-    )
+    return len(ours) == len(theirs) and all(map(_same_part, ours, theirs))
+
+
+def _same_part(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a["content"] is b["content"] if a["type"] == b["type"] == "image" else a == b

@@ -11,6 +11,7 @@ from torchtune.data._arrow import Nulls, looks_padded, unpad_calls, unpad_tools
 from torchtune.data._flags import set_flags
 from torchtune.data._masking import MaskingStrategy, mask_messages, resolve_strategy
 from torchtune.data._message import Message, ToolCall
+from torchtune.data._tool_calls import read_json
 from torchtune.data._tools import read_tools
 from torchtune.data._turns import read_turns
 from torchtune.data._utils import format_content_with_images, load_image
@@ -53,6 +54,13 @@ def _column(sample: Mapping[str, Any], column: str) -> Any:
     return sample[column]
 
 
+def _text_column(sample: Mapping[str, Any], column: str) -> str:
+    value = _column(sample, column)
+    if not isinstance(value, str):
+        raise ValueError(f"Column {column!r} must hold text, but found {type(value).__name__}: {str(value)[:80]!r}")
+    return value
+
+
 def _system(prompt: str | None) -> list[Message]:
     return [] if prompt is None else [Message(role="system", content=prompt, masked=True)]
 
@@ -86,7 +94,10 @@ def _to_messages(
 def _read_row(sample: Mapping[str, Any], columns: Mapping[str, str], key: str, o: _Options) -> dict[str, Any]:
     """``messages`` of the row's chat column, and ``tools`` where it has any."""
     rows = _column(sample, columns[key])
-    padded = isinstance(rows, Sequence) and not isinstance(rows, str) and looks_padded(rows)
+    if isinstance(rows, str):
+        rows, padded = read_json(rows, f"Column {columns[key]!r}"), False
+    else:
+        padded = isinstance(rows, Sequence) and looks_padded(rows)
     tools = _read_tools(sample, columns["tools"], padded, o.nulls)
     result: dict[str, Any] = {"messages": _to_messages(rows, columns[key], tools, padded, o)}
     return {**result, "tools": tools} if tools else result
@@ -224,9 +235,9 @@ class InputOutputToMessages:
         """A row's ``messages``: the system's where there is one, the user's, the assistant's.
 
         Raises:
-            ValueError: if the row lacks a column.
+            ValueError: if the row lacks a column, or it holds no text.
         """
-        text: str | list[dict[str, Any]] = _column(sample, self._columns["input"])
+        text: str | list[dict[str, Any]] = _text_column(sample, self._columns["input"])
         image = sample.get(self._columns["image"])
         if image is not None:
             text = [
@@ -236,7 +247,7 @@ class InputOutputToMessages:
         messages = [
             *_system(self._system_prompt),
             Message(role="user", content=text),
-            Message(role="assistant", content=_column(sample, self._columns["output"])),
+            Message(role="assistant", content=_text_column(sample, self._columns["output"])),
         ]
         mask_messages(messages, self._strategy)
         return {"messages": messages}
@@ -267,18 +278,18 @@ class AlpacaToMessages:
         """A row's ``messages``: the prompt and the answer.
 
         Raises:
-            ValueError: if the row lacks a column.
+            ValueError: if the row lacks a column, or it holds no text.
         """
         given = sample.get(self._columns["input"])
         sections = [
             _ALPACA_PREAMBLE.format(_ALPACA_WITH_INPUT if given else ""),
-            f"### Instruction:\n{_column(sample, self._columns['instruction'])}",
+            f"### Instruction:\n{_text_column(sample, self._columns['instruction'])}",
             *([f"### Input:\n{given}"] if given else []),
             "### Response:\n",
         ]
         messages = [
             Message(role="user", content="\n\n".join(sections)),
-            Message(role="assistant", content=_column(sample, self._columns["output"])),
+            Message(role="assistant", content=_text_column(sample, self._columns["output"])),
         ]
         mask_messages(messages, self._strategy)
         return {"messages": messages}
@@ -287,7 +298,7 @@ class AlpacaToMessages:
 class ChosenRejectedToMessages:
     """Preference rows: a ``chosen`` and a ``rejected`` conversation in OpenAI form, with tools where there are any.
 
-    Where a row has a ``prompt`` conversation too, it stands before both.
+    Where a row has a ``prompt`` conversation too, and the two do not begin with it, it is put before both.
 
     Args:
         train_on_input: as in :class:`OpenAIToMessages`.
@@ -323,7 +334,7 @@ class ChosenRejectedToMessages:
         rows = {}
         for key in ("chosen", "rejected"):
             rows[key] = _column(sample, self._columns[key])
-            if isinstance(rows[key], (list, tuple)):
+            if isinstance(rows[key], (list, tuple)) and list(rows[key][: len(prompt)]) != prompt:
                 rows[key] = [*prompt, *rows[key]]
         padded = all(isinstance(value, list) and looks_padded(value) for value in rows.values())
         tools = _read_tools(sample, self._columns["tools"], padded, self._options.nulls)
