@@ -1,0 +1,45 @@
+"""Layers, attention, caches, adapters and losses."""
+
+from torchtune.modules.attention import MultiHeadAttention
+from torchtune.modules.attention_utils import create_block_causal_mask, packed_block_causal_mask
+from torchtune.modules.common_utils import (
+    delete_kv_caches,
+    disable_kv_cache,
+    local_kv_cache,
+    reparametrize_as_dtype_state_dict_post_hook,
+)
+from torchtune.modules.feed_forward import FeedForward
+from torchtune.modules.kv_cache import KVCache
+from torchtune.modules.layer_norm import Fp32LayerNorm
+from torchtune.modules.low_precision import FrozenNF4Linear
+from torchtune.modules.position_embeddings import RotaryPositionalEmbeddings
+from torchtune.modules.rms_norm import RMSNorm, rms_norm
+from torchtune.modules.tanh_gate import TanhGate
+from torchtune.modules.tied_linear import TiedLinear
+from torchtune.modules.transformer import (
+    TransformerCrossAttentionLayer,
+    TransformerDecoder,
+    TransformerSelfAttentionLayer,
+)
+
+__all__ = [
+    "FeedForward",
+    "Fp32LayerNorm",
+    "FrozenNF4Linear",
+    "KVCache",
+    "MultiHeadAttention",
+    "RMSNorm",
+    "RotaryPositionalEmbeddings",
+    "TanhGate",
+    "TiedLinear",
+    "TransformerCrossAttentionLayer",
+    "TransformerDecoder",
+    "TransformerSelfAttentionLayer",
+    "create_block_causal_mask",
+    "delete_kv_caches",
+    "disable_kv_cache",
+    "local_kv_cache",
+    "packed_block_causal_mask",
+    "reparametrize_as_dtype_state_dict_post_hook",
+    "rms_norm",
+]

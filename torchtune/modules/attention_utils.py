@@ -1,0 +1,171 @@
+"""Attention masks for packed sequences, and the choice between SDPA and flex attention."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+_MaskType = Tensor | BlockMask
+
+
+@functools.cache
+def _supports_flex_attention() -> bool:
+    """Flex attention has kernels from compute capability 7.5 on."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (7, 5)
+
+
+def __getattr__(name: str) -> Any:
+    # Asked of the device only where someone wants to know: importing must not start CUDA.
+    if name == "_SUPPORTS_FLEX_ATTENTION":
+        return _supports_flex_attention()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@functools.cache
+def _compiled_flex_attention() -> Callable[..., Tensor]:
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def _get_document_ids_from_seq_lens(seq_lens: list[Tensor]) -> Tensor:
+    """Number of the sequence that each token of a pack belongs to, ``[b, s]``."""
+    return torch.stack(
+        [torch.repeat_interleave(torch.arange(len(lens), device=lens.device), lens) for lens in seq_lens]
+    )
+
+
+def create_block_causal_mask(seq_lens: list[Tensor]) -> Tensor:
+    """Mask in which a token sees itself and earlier tokens of its own sequence.
+
+    Args:
+        seq_lens (list[Tensor]): for each pack the lengths of its sequences; all packs have the same total.
+
+    Returns:
+        Tensor: bool ``[b, s, s]``, True where query (row) may see key (column).
+    """
+    ids = _get_document_ids_from_seq_lens(seq_lens)
+    return (ids.unsqueeze(2) == ids.unsqueeze(1)).tril()
+
+
+def packed_block_causal_mask(seq_lens: list[Tensor]) -> _MaskType:
+    """The mask of packed sequences, in the form that the fastest attention here takes.
+
+    Args:
+        seq_lens (list[Tensor]): for each pack the lengths of its sequences; all packs have the same total.
+
+    Returns:
+        _MaskType: a flex attention ``BlockMask`` where the GPU can use it, else bool ``[b, s, s]``.
+    """
+    if not _supports_flex_attention():
+        return create_block_causal_mask(seq_lens)
+    ids = _get_document_ids_from_seq_lens(seq_lens)
+    if torch.utils.data.get_worker_info() is None:  # a worker process can't use CUDA: the mask moves with its batch
+        ids = ids.to("cuda")
+    batch, length = ids.shape
+
+    def same_document(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+        return (ids[b, q_idx] == ids[b, kv_idx]) & (q_idx >= kv_idx)
+
+    return create_block_mask(same_document, batch, None, length, length, device=str(ids.device))
+
+
+def causal_mask_flex(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
+    """Flex attention's ``mask_mod`` of a causal mask.
+
+    Args:
+        b (Tensor): index in the batch.
+        h (Tensor): head.
+        q_idx (Tensor): position of the query.
+        kv_idx (Tensor): position of the key.
+
+    Returns:
+        Tensor: True where the query sees the key.
+    """
+    return q_idx >= kv_idx
+
+
+def kv_offset_mask_flex(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor, offset: int | Tensor) -> Tensor:
+    """Flex attention's ``mask_mod`` of a causal mask whose queries start ``offset`` tokens into the cache.
+
+    Args:
+        b (Tensor): index in the batch.
+        h (Tensor): head.
+        q_idx (Tensor): position of the query among the queries.
+        kv_idx (Tensor): position of the key in the cache.
+        offset (int | Tensor): tokens in the cache before the first query.
+
+    Returns:
+        Tensor: True where the query sees the key.
+    """
+    return q_idx + offset >= kv_idx
+
+
+def _soft_capped_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, dropout_p: float, scale: float, cap: float
+) -> Tensor:
+    """Attention whose scores are bent to stay within ``cap`` (Gemma 2), in plain operations."""
+    k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
+    scores = torch.tanh(q @ k.transpose(-2, -1) * (scale / cap)) * cap
+    if is_causal:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    return F.dropout(F.softmax(scores.float(), dim=-1).to(v.dtype), dropout_p) @ v
+
+
+def _flex(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float | None, cap: float | None) -> Tensor:
+    def bend(score: Tensor, *_: Tensor) -> Tensor:
+        return torch.tanh(score / cap) * cap
+
+    call = flex_attention if torch.compiler.is_compiling() or not q.is_cuda else _compiled_flex_attention()
+    return call(  # type: ignore[return-value]
+        q,
+        k,
+        v,
+        block_mask=mask,
+        scale=scale,
+        score_mod=bend if cap is not None else None,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+
+
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: _MaskType | None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """Attention over ``q`` ``[b, n, s, h]`` and ``k``, ``v`` ``[b, n_kv, t, h]``; gives ``[b, n, s, h]``."""
+    if isinstance(mask, BlockMask):
+        if dropout_p > 0.0:
+            raise ValueError("Flex attention doesn't support dropout: set attn_dropout=0 or use an unpacked dataset")
+        return _flex(q, k, v, mask, scale, softcap)
+    if mask is not None and mask.dim() == 3:
+        mask = mask.unsqueeze(1)
+    if softcap is not None:
+        return _soft_capped_attention(q, k, v, mask, is_causal, dropout_p, scale or q.shape[-1] ** -0.5, softcap)
+    return F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        dropout_p=dropout_p,
+        is_causal=is_causal,
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+
+
+def _sdpa_or_flex_attention() -> Callable[..., Tensor]:
+    """The attention function: flex attention for a ``BlockMask``, else SDPA."""
+    return _attention

@@ -1,0 +1,144 @@
+"""Rotary positional embeddings, for text and for image tiles."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchtune.modules._functional import rotate_pairs
+
+
+class _RotaryCache(nn.Module):
+    """Buffers ``theta`` and ``cache`` that are computed, never loaded.
+
+    They stay fp32 whatever dtype the module is cast to, and are built anew on the device of the input where the module
+    was made on the meta device or moved past ``nn.Module.to``. Subclasses say how they are computed.
+    """
+
+    theta: Tensor
+    cache: Tensor
+
+    def _compute_theta(self, device: torch.device) -> Tensor:
+        raise NotImplementedError
+
+    def _compute_cache(self, theta: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _build(self, device: torch.device | str) -> None:
+        with torch.device(device), torch.no_grad():
+            theta = self._compute_theta(torch.device(device))
+            self.register_buffer("theta", theta, persistent=False)
+            self.register_buffer("cache", self._compute_cache(theta), persistent=False)
+
+    def rope_init(self) -> None:
+        """Compute the buffers anew, on torch's default device or, if that is the CPU, where they are."""
+        device = torch.get_default_device()
+        current = self._buffers.get("cache")
+        if device.type == "cpu" and current is not None and not current.is_meta:
+            device = current.device
+        self._build(device)
+
+    def _cache_on(self, device: torch.device) -> Tensor:
+        """The cache on this device, built there if need be."""
+        if self.cache.device != device and not (self.cache.is_meta and device.type == "meta"):
+            self._build(device)
+        return self.cache
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _RotaryCache:
+        # ``fn`` moves, casts, or (``to_empty``) leaves garbage: only the device is wanted of it.
+        try:
+            device = fn(torch.empty(0, device=self.cache.device)).device
+        except NotImplementedError:  # a copy out of the meta device, where only the buffers were left there
+            device = fn(torch.empty(0, device="cpu")).device
+        if device != self.cache.device:
+            self._build(device)
+        return self
+
+
+class RotaryPositionalEmbeddings(_RotaryCache):
+    """Rotate queries and keys by angles that grow with their position (RoFormer, https://arxiv.org/abs/2104.09864).
+
+    Variants override ``_compute_theta`` (other frequencies), ``_compute_cache`` and ``_rotate`` (other layouts).
+
+    Args:
+        dim (int): size of one head.
+        max_seq_len (int): positions to prepare for.
+        base (int): base of the frequencies.
+    """
+
+    def __init__(self, dim: int, max_seq_len: int = 4096, base: int = 10_000) -> None:
+        super().__init__()
+        self.dim = dim
+        self.base = base
+        self.max_seq_len = max_seq_len
+        self._last: tuple[Any, ...] | None = None
+        self.rope_init()
+
+    def _compute_theta(self, device: torch.device) -> Tensor:
+        """Frequencies ``[dim / 2]``, fp32."""
+        exponents = torch.arange(0, self.dim, 2, device=device)[: self.dim // 2].float() / self.dim
+        return 1.0 / (self.base**exponents)
+
+    def _compute_cache(self, theta: Tensor) -> Tensor:
+        """Cosines and sines ``[max_seq_len, dim / 2, 2]``."""
+        positions = torch.arange(self.max_seq_len, dtype=theta.dtype, device=theta.device)
+        angles = torch.outer(positions, theta).float()
+        return torch.stack([angles.cos(), angles.sin()], dim=-1)
+
+    def _rotate(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Rotate ``x`` ``[b, s, n, h]`` by rows of the cache ``[b or 1, s, ...]``."""
+        return rotate_pairs(x, rows.unsqueeze(2))
+
+    def build_rope_cache(self, max_seq_len: int = 4096) -> None:
+        """Prepare for this many positions.
+
+        Args:
+            max_seq_len (int): number of positions.
+        """
+        self.max_seq_len = max_seq_len
+        self._build(self.cache.device)
+
+    def _rows(self, x: Tensor, input_pos: Tensor | None) -> Tensor:
+        """The rows of the cache for these positions, ``[b or 1, s, ...]``."""
+        cache = self._cache_on(x.device)
+        if input_pos is None:
+            if x.shape[1] > self.max_seq_len:
+                raise ValueError(
+                    f"The input has {x.shape[1]} positions, but {type(self).__name__} was made for "
+                    f"max_seq_len={self.max_seq_len}. Shorten the input or build the model with a larger max_seq_len"
+                )
+            return cache[: x.shape[1]].unsqueeze(0)
+        if torch.compiler.is_compiling() or input_pos.is_inference() or type(input_pos) is not Tensor:
+            rows = cache[input_pos]
+            return rows if input_pos.dim() > 1 else rows.unsqueeze(0)
+        # Every layer asks for the same positions, for queries and for keys.
+        if self._last is not None:
+            seen, version, kept_cache, rows = self._last
+            if seen() is input_pos and version == input_pos._version and kept_cache is cache:
+                return rows
+        rows = cache[input_pos]
+        rows = rows if input_pos.dim() > 1 else rows.unsqueeze(0)
+        self._last = (weakref.ref(input_pos), input_pos._version, cache, rows)
+        return rows
+
+    def forward(self, x: Tensor, *, input_pos: Tensor | None = None) -> Tensor:
+        """Rotate queries or keys.
+
+        Args:
+            x (Tensor): ``[b, s, n, h]``.
+            input_pos (Tensor | None): position of each token, ``[b, s]`` or ``[s]``; None is 0, 1, 2, ...
+
+        Returns:
+            Tensor: ``[b, s, n, h]``.
+
+        Raises:
+            ValueError: for more tokens than ``max_seq_len``.
+        """
+        return self._rotate(x, self._rows(x, input_pos))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": None}
