@@ -1,0 +1,175 @@
+"""What every recipe needs: devices, data types, distribution, data loading, steps, checkpoints, metrics.
+
+Beyond torchtune's names, for the loops of recipes: :func:`build_dataloader` and :func:`set_epoch`, :class:`LossAccumulator`
+and :func:`count_loss_tokens`, :func:`clip_grad_norm`, :class:`CheckpointSchedule`, :func:`progress_bar`,
+:class:`CheckpointClient` with :class:`TrainingProgress`, :func:`get_rng_state` and :func:`set_rng_state`.
+"""
+
+from torchtune.training._activation_offloading import NoOpManager, OffloadActivations, get_act_offloading_ctx_manager
+from torchtune.training._compile import compile_loss, compile_model
+from torchtune.training._data import ResumableSampler, build_dataloader, set_epoch
+from torchtune.training._distributed import (
+    all_reduce_sum,
+    barrier,
+    get_distributed_backend,
+    get_world_size_and_rank,
+    init_distributed,
+    is_distributed,
+    set_torch_num_threads,
+)
+from torchtune.training._grad_scaler import clip_grad_norm, scale_grads, scale_grads_
+from torchtune.training._model_util import disable_dropout
+from torchtune.training._parallel import (
+    ParallelDims,
+    get_context_parallel_manager,
+    get_train_context,
+    prepare_mha_for_tp,
+)
+from torchtune.training._profiler import (
+    DEFAULT_PROFILE_DIR,
+    DEFAULT_PROFILER_ACTIVITIES,
+    DEFAULT_SCHEDULE,
+    DEFAULT_TRACE_OPTS,
+    PROFILER_KEY,
+    DummyProfiler,
+    setup_torch_profiler,
+)
+from torchtune.training._rng import get_rng_state, set_rng_state
+from torchtune.training._sharding import (
+    gather_cpu_state_dict,
+    get_full_optimizer_state_dict,
+    get_shard_conditions,
+    load_from_full_model_state_dict,
+    load_from_full_optimizer_state_dict,
+    shard_model,
+    validate_no_params_on_meta_device,
+)
+from torchtune.training._step import CheckpointSchedule, LossAccumulator, StepLoss, count_loss_tokens, progress_bar
+from torchtune.training.activations import apply_selective_activation_checkpointing
+from torchtune.training.checkpointing import (
+    ADAPTER_CONFIG,
+    ADAPTER_KEY,
+    DATALOADER_KEY,
+    EPOCHS_KEY,
+    LR_SCHEDULER_KEY,
+    MAX_STEPS_KEY,
+    MODEL_KEY,
+    OPT_KEY,
+    RNG_KEY,
+    SEED_KEY,
+    STEPS_KEY,
+    TOTAL_EPOCHS_KEY,
+    VAL_DATALOADER_KEY,
+    CheckpointClient,
+    Checkpointer,
+    DistributedCheckpointer,
+    FormattedCheckpointFiles,
+    FullModelHFCheckpointer,
+    FullModelMetaCheckpointer,
+    FullModelTorchTuneCheckpointer,
+    ModelType,
+    TrainingProgress,
+    update_state_dict_for_classifier,
+)
+from torchtune.training.lr_schedulers import get_cosine_schedule_with_warmup, get_lr
+from torchtune.training.memory import (
+    VALID_BACKENDS_FOR_MEMORY_STATS,
+    OptimizerInBackwardWrapper,
+    cleanup_before_training,
+    create_optim_in_bwd_wrapper,
+    get_memory_stats,
+    log_memory_stats,
+    register_optim_in_bwd_hooks,
+    set_activation_checkpointing,
+)
+from torchtune.training.pooling import get_unmasked_sequence_lengths
+from torchtune.training.precision import get_dtype, set_default_dtype, validate_expected_param_dtype
+from torchtune.training.quantization import get_quantizer_mode
+from torchtune.training.seed import set_seed
+
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_KEY",
+    "CheckpointClient",
+    "CheckpointSchedule",
+    "Checkpointer",
+    "DATALOADER_KEY",
+    "DEFAULT_PROFILER_ACTIVITIES",
+    "DEFAULT_PROFILE_DIR",
+    "DEFAULT_SCHEDULE",
+    "DEFAULT_TRACE_OPTS",
+    "DistributedCheckpointer",
+    "DummyProfiler",
+    "EPOCHS_KEY",
+    "FormattedCheckpointFiles",
+    "FullModelHFCheckpointer",
+    "FullModelMetaCheckpointer",
+    "FullModelTorchTuneCheckpointer",
+    "LR_SCHEDULER_KEY",
+    "LossAccumulator",
+    "MAX_STEPS_KEY",
+    "MODEL_KEY",
+    "ModelType",
+    "NoOpManager",
+    "OPT_KEY",
+    "OffloadActivations",
+    "OptimizerInBackwardWrapper",
+    "PROFILER_KEY",
+    "ParallelDims",
+    "RNG_KEY",
+    "ResumableSampler",
+    "SEED_KEY",
+    "STEPS_KEY",
+    "StepLoss",
+    "TOTAL_EPOCHS_KEY",
+    "TrainingProgress",
+    "VALID_BACKENDS_FOR_MEMORY_STATS",
+    "VAL_DATALOADER_KEY",
+    "all_reduce_sum",
+    "apply_selective_activation_checkpointing",
+    "barrier",
+    "build_dataloader",
+    "cleanup_before_training",
+    "clip_grad_norm",
+    "compile_loss",
+    "compile_model",
+    "count_loss_tokens",
+    "create_optim_in_bwd_wrapper",
+    "disable_dropout",
+    "gather_cpu_state_dict",
+    "get_act_offloading_ctx_manager",
+    "get_context_parallel_manager",
+    "get_cosine_schedule_with_warmup",
+    "get_distributed_backend",
+    "get_dtype",
+    "get_full_optimizer_state_dict",
+    "get_lr",
+    "get_memory_stats",
+    "get_quantizer_mode",
+    "get_rng_state",
+    "get_shard_conditions",
+    "get_train_context",
+    "get_unmasked_sequence_lengths",
+    "get_world_size_and_rank",
+    "init_distributed",
+    "is_distributed",
+    "load_from_full_model_state_dict",
+    "load_from_full_optimizer_state_dict",
+    "log_memory_stats",
+    "prepare_mha_for_tp",
+    "progress_bar",
+    "register_optim_in_bwd_hooks",
+    "scale_grads",
+    "scale_grads_",
+    "set_activation_checkpointing",
+    "set_default_dtype",
+    "set_epoch",
+    "set_rng_state",
+    "set_seed",
+    "set_torch_num_threads",
+    "setup_torch_profiler",
+    "shard_model",
+    "update_state_dict_for_classifier",
+    "validate_expected_param_dtype",
+    "validate_no_params_on_meta_device",
+]

@@ -1,0 +1,170 @@
+"""Reading data evenly over ranks, from a position that can be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sized
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Dataset, IterableDataset, Sampler
+
+if TYPE_CHECKING:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+#: Index of a row that only fills up the last batches of ranks that would have fewer.
+FILLER = -1
+_IGNORE_INDEX = -100
+
+
+class ResumableSampler(Sampler[int]):
+    """Indices of one rank's rows, in an order that depends on seed and epoch alone, from any position.
+
+    Rows are dealt out to the ranks in turn, so that ``n`` ranks with batch size ``b`` see in each step the same rows as one
+    process with batch size ``n * b``.
+
+    Args:
+        dataset: something with a length.
+        num_replicas: number of ranks that share the data.
+        rank: number of this one.
+        shuffle: draw a new order each epoch; else in order.
+        seed: seed of the orders, the same on all ranks.
+        drop_last: leave out rows at the end that don't go round; else ranks that lack one get :data:`FILLER`.
+
+    Raises:
+        ValueError: if there are fewer rows than ranks and ``drop_last`` is set, or none at all.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        num_replicas: int = 1,
+        rank: int = 0,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = True,
+    ) -> None:
+        rows = len(dataset)
+        if rows == 0 or (drop_last and rows < num_replicas):
+            raise ValueError(f"The dataset has {rows} rows for {num_replicas} rank(s); each rank needs at least one")
+        self.rows, self.num_replicas, self.rank = rows, num_replicas, rank
+        self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
+        self.epoch = 0
+        self._yielded = 0
+        self._start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Use the order of another epoch, from the next iteration on."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rows // self.num_replicas if self.drop_last else -(-self.rows // self.num_replicas)
+
+    def __iter__(self) -> Iterator[int]:
+        start, self._start = self._start, 0
+        self._yielded = start
+        order = self._order()
+        for position in range(start, len(self)):
+            self._yielded = position + 1
+            index = position * self.num_replicas + self.rank
+            yield order[index] if index < self.rows else FILLER
+
+    def _order(self) -> list[int] | range:
+        if not self.shuffle:
+            return range(self.rows)
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return torch.randperm(self.rows, generator=generator).tolist()
+
+    def state_dict(self) -> dict[str, int]:
+        """The position, counted over all ranks."""
+        return {"epoch": self.epoch, "rows_read": self._yielded * self.num_replicas}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Start the next iteration at a position, also one that another number of ranks had reached."""
+        self.epoch = state_dict["epoch"]
+        self._start = state_dict["rows_read"] // self.num_replicas
+
+
+class _Filled(Dataset):
+    """A dataset whose row :data:`FILLER` is one without anything to train."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if index != FILLER:
+            return self.dataset[index]
+        row = dict(self.dataset[0])
+        labels = row["labels"]
+        row["labels"] = (
+            torch.full_like(labels, _IGNORE_INDEX)
+            if isinstance(labels, torch.Tensor)
+            else [_IGNORE_INDEX] * len(labels)
+        )
+        return row
+
+
+def build_dataloader(
+    dataset: Any,
+    *,
+    batch_size: int,
+    collate_fn: Callable[[list[Any]], Any],
+    shuffle: bool = True,
+    seed: int = 0,
+    num_replicas: int = 1,
+    rank: int = 0,
+    drop_last: bool = True,
+    num_workers: int = 0,
+    **kwargs: Any,
+) -> StatefulDataLoader:
+    """A data loader with ``state_dict`` and ``load_state_dict``, the same number of batches on every rank.
+
+    Call ``loader.sampler.set_epoch(epoch)`` (or :func:`set_epoch`) before each epoch.
+
+    Args:
+        dataset: rows by index, or an iterable of them (which splits itself over ranks).
+        batch_size: rows per batch and rank.
+        collate_fn: makes a batch of a list of rows.
+        shuffle: draw a new order each epoch.
+        seed: seed of the orders, the same on all ranks.
+        num_replicas: ranks that share the data: those of data parallel, not of tensor or context parallel.
+        rank: number of this one among them.
+        drop_last: leave out the rows at the end that don't fill a batch on every rank. Else all rows are read; a rank that
+            would have fewer gets rows whose labels are all ignored (for validation).
+        num_workers: processes that read; 0 reads in this one.
+        **kwargs: for ``StatefulDataLoader``.
+
+    Raises:
+        ValueError: if there are too few rows for one batch.
+    """
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    # A generator of its own: the loader draws a seed for its workers, and must not move the model's random numbers by it.
+    common = {
+        "batch_size": batch_size,
+        "collate_fn": collate_fn,
+        "drop_last": drop_last,
+        "num_workers": num_workers,
+        "generator": torch.Generator().manual_seed(seed),
+        **kwargs,
+    }
+    if isinstance(dataset, IterableDataset):
+        return StatefulDataLoader(dataset, **common)
+    sampler = ResumableSampler(dataset, num_replicas, rank, shuffle, seed, drop_last)
+    if drop_last and len(sampler) < batch_size:
+        raise ValueError(
+            f"The dataset's {len(dataset)} rows don't fill one batch of {batch_size} on each of {num_replicas} rank(s). "
+            "Lower batch_size, or use more data (packing makes rows fewer)."
+        )
+    return StatefulDataLoader(dataset if drop_last else _Filled(dataset), sampler=sampler, **common)
+
+
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Tell a loader's sampler, or its dataset, which epoch comes next."""
+    parts: list[Any] = [getattr(loader, "sampler", None), getattr(loader, "dataset", None)]
+    for part in parts:
+        if hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
+            return

@@ -1,0 +1,104 @@
+"""Process groups: starting them, asking about them, exchanging small values over them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl", "npu": "hccl", "hpu": "hccl", "mps": "gloo"}
+
+
+def is_distributed() -> bool:
+    """True if the process was started by torchrun: its four environment variables are set."""
+    if not dist.is_available():
+        return False
+    return all(os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK"))
+
+
+def init_distributed(**kwargs: Any) -> bool:
+    """Start the process group if torchrun started this process.
+
+    Args:
+        **kwargs: for :func:`torch.distributed.init_process_group`.
+
+    Returns:
+        Whether there is a process group now.
+
+    Raises:
+        RuntimeError: if there was one already.
+    """
+    if not is_distributed():
+        return False
+    if dist.is_initialized():
+        raise RuntimeError("torch.distributed already initialized.")
+    dist.init_process_group(**kwargs)
+    return True
+
+
+def get_world_size_and_rank() -> tuple[int, int]:
+    """Number of processes and number of this one; ``(1, 0)`` without a process group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size(), dist.get_rank()
+    return 1, 0
+
+
+def get_distributed_backend(device_type: str, offload_ops_to_cpu: bool = False) -> str:
+    """The backend for a device.
+
+    Args:
+        device_type: ``cuda``, ``cpu``, ...
+        offload_ops_to_cpu: add gloo for tensors on the CPU, as CPU offload and asynchronous checkpoints need.
+
+    Returns:
+        A string such as ``nccl`` or ``cuda:nccl,cpu:gloo``.
+
+    Raises:
+        ValueError: if no backend is known for the device.
+    """
+    known = {**_BACKENDS, **dist.Backend.default_device_backend_map}
+    if device_type not in known:
+        raise ValueError(f"No distributed backend for device {device_type!r}; known are {sorted(known)}")
+    backend = known[device_type]
+    if offload_ops_to_cpu and device_type != "cpu":
+        return f"{device_type}:{backend},cpu:gloo"
+    return backend
+
+
+def set_torch_num_threads() -> None:
+    """Share the CPU's cores evenly between the processes on this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def all_reduce_sum(tensor: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
+    """Sum a tensor over the ranks, in place; without a process group it stays as it is."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(tensor, op=dist.ReduceOp.SUM, group=group)
+    return tensor
+
+
+def per_rank(value: Any) -> Any:
+    """One value per rank, gathered on all of them: the value itself for one process, else ``{"per_rank": [...]}``."""
+    world_size, _ = get_world_size_and_rank()
+    if world_size == 1:
+        return value
+    gathered: list[Any] = [None] * world_size
+    dist.all_gather_object(gathered, value)
+    return {"per_rank": gathered}
+
+
+def own_part(value: Any) -> Any:
+    """This rank's part of what :func:`per_rank` made; the first rank's where the number of ranks has grown."""
+    if isinstance(value, dict) and set(value) == {"per_rank"}:
+        parts, (_, rank) = value["per_rank"], get_world_size_and_rank()
+        return parts[rank] if rank < len(parts) else parts[0]
+    return value
+
+
+def barrier() -> None:
+    """Wait for all ranks, where there are several."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()

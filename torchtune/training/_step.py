@@ -1,0 +1,165 @@
+"""What the loops of recipes share: the loss of a step, when to save, a progress bar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from torchtune.training._distributed import all_reduce_sum, get_world_size_and_rank
+
+
+def count_loss_tokens(labels: torch.Tensor, ignore_index: int = -100) -> torch.Tensor:
+    """Number of labels that are trained, as a tensor on their device.
+
+    Args:
+        labels: ``[b, s]``.
+        ignore_index: label of what isn't.
+    """
+    return (labels != ignore_index).sum()
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """The loss of one optimizer step, over its micro-batches and all ranks.
+
+    Args:
+        loss: mean over the tokens, on every rank the same.
+        num_tokens: how many there were.
+        grad_scale: what gradients are to be multiplied by to be those of ``loss``.
+    """
+
+    loss: torch.Tensor
+    num_tokens: torch.Tensor
+    grad_scale: torch.Tensor
+
+
+class LossAccumulator:
+    """Normalizes by tokens: every trained token of a step weighs the same, in whichever micro-batch and rank it is.
+
+    For each micro-batch call ``add(loss, n).backward()``, then once per step :meth:`finish`, and scale the gradients by its
+    ``grad_scale`` before clipping:
+
+        for batch in micro_batches:
+            n = count_loss_tokens(batch["labels"])
+            accumulator.add(loss_fn(batch), n).backward()
+        step = accumulator.finish()
+        scale_grads_(model.parameters(), step.grad_scale)
+
+    Args:
+        device: where the sums are kept.
+        group: ranks that share the data; None is all.
+        grads_are_averaged: the ranks' gradients are averaged by FSDP or DDP, not added up.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str = "cpu",
+        group: dist.ProcessGroup | None = None,
+        grads_are_averaged: bool = True,
+    ) -> None:
+        self.device = torch.device(device)
+        self.group = group
+        self.grads_are_averaged = grads_are_averaged
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums = torch.zeros(
+            2, dtype=torch.float64 if self.device.type != "mps" else torch.float32, device=self.device
+        )
+
+    @property
+    def _world_size(self) -> int:
+        return dist.get_world_size(self.group) if dist.is_initialized() else 1
+
+    def add(self, loss: torch.Tensor, num_tokens: torch.Tensor | int) -> torch.Tensor:
+        """Count a micro-batch.
+
+        Args:
+            loss: its mean loss per token.
+            num_tokens: its number of trained tokens; with 0 the loss counts as 0, even if it is NaN.
+
+        Returns:
+            The micro-batch's summed loss, for ``backward()``.
+        """
+        tokens = torch.as_tensor(num_tokens, device=loss.device)
+        summed = torch.where(tokens > 0, loss, torch.zeros_like(loss)) * tokens
+        self._sums += torch.stack([summed.detach(), tokens]).to(self._sums)
+        return summed
+
+    def add_normalized(self, loss: torch.Tensor, num_tokens: torch.Tensor | int) -> torch.Tensor:
+        """Count a micro-batch that is a step of its own, where gradients are used up in the backward pass.
+
+        Returns:
+            The loss, scaled so that the gradients need no further factor.
+        """
+        summed = self.add(loss, num_tokens)
+        total = all_reduce_sum(torch.as_tensor(num_tokens, device=loss.device).clone(), self.group)
+        return summed * (self._factor / total.clamp(min=1))
+
+    @property
+    def _factor(self) -> int:
+        return self._world_size if self.grads_are_averaged else 1
+
+    def finish(self) -> StepLoss:
+        """Sum up over ranks and start anew."""
+        total = all_reduce_sum(self._sums, self.group)
+        self._reset()
+        tokens = total[1].clamp(min=1)
+        return StepLoss(
+            loss=(total[0] / tokens).float(), num_tokens=total[1].long(), grad_scale=(self._factor / tokens).float()
+        )
+
+
+@dataclass
+class CheckpointSchedule:
+    """When to save.
+
+    Args:
+        every_n_steps: optimizer steps between saves within an epoch; None for none.
+        every_n_epochs: epochs between saves; None for the last only.
+        total_epochs: epochs of the run.
+
+    Raises:
+        ValueError: if a number isn't positive.
+    """
+
+    every_n_steps: int | None = None
+    every_n_epochs: int | None = 1
+    total_epochs: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("every_n_steps", "every_n_epochs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"save_{name} is {value}; expected a number from 1, or null")
+
+    def after_step(self, steps_run: int) -> bool:
+        """Whether to save after so many optimizer steps."""
+        return self.every_n_steps is not None and steps_run % self.every_n_steps == 0
+
+    def after_epoch(self, epoch: int) -> bool:
+        """Whether to save after epoch number ``epoch`` (from 0); always after the last."""
+        if epoch + 1 >= self.total_epochs:
+            return True
+        return self.every_n_epochs is not None and (epoch + 1) % self.every_n_epochs == 0
+
+
+def progress_bar(total: int | None, initial: int = 0, desc: str = "", disable: bool = False) -> Any:
+    """A progress bar that only rank 0 shows.
+
+    Args:
+        total: steps in all.
+        initial: steps done before.
+        desc: text before the bar.
+        disable: show nothing.
+
+    Returns:
+        A ``tqdm`` object: ``update(n)``, ``set_description(text)``, ``close()``.
+    """
+    from tqdm import tqdm
+
+    _, rank = get_world_size_and_rank()
+    return tqdm(total=total, initial=initial, desc=desc, disable=disable or rank != 0, dynamic_ncols=True)

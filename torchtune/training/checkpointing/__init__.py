@@ -1,0 +1,56 @@
+"""Checkpoints: read and written in the layouts of Hugging Face, Meta and our own, whole or by rank."""
+
+from torchtune.training.checkpointing._checkpoint_client import CheckpointClient, TrainingProgress
+from torchtune.training.checkpointing._checkpointer import (
+    Checkpointer,
+    DistributedCheckpointer,
+    FullModelHFCheckpointer,
+    FullModelMetaCheckpointer,
+    FullModelTorchTuneCheckpointer,
+)
+from torchtune.training.checkpointing._utils import (
+    ADAPTER_CONFIG,
+    ADAPTER_KEY,
+    DATALOADER_KEY,
+    EPOCHS_KEY,
+    LR_SCHEDULER_KEY,
+    MAX_STEPS_KEY,
+    MODEL_KEY,
+    OPT_KEY,
+    RNG_KEY,
+    SEED_KEY,
+    STEPS_KEY,
+    TOTAL_EPOCHS_KEY,
+    VAL_DATALOADER_KEY,
+    FormattedCheckpointFiles,
+    ModelType,
+    get_largest_iter_folder,
+    update_state_dict_for_classifier,
+)
+
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_KEY",
+    "CheckpointClient",
+    "Checkpointer",
+    "DATALOADER_KEY",
+    "DistributedCheckpointer",
+    "EPOCHS_KEY",
+    "FormattedCheckpointFiles",
+    "FullModelHFCheckpointer",
+    "FullModelMetaCheckpointer",
+    "FullModelTorchTuneCheckpointer",
+    "LR_SCHEDULER_KEY",
+    "MAX_STEPS_KEY",
+    "MODEL_KEY",
+    "ModelType",
+    "OPT_KEY",
+    "RNG_KEY",
+    "SEED_KEY",
+    "STEPS_KEY",
+    "TOTAL_EPOCHS_KEY",
+    "TrainingProgress",
+    "VAL_DATALOADER_KEY",
+    "get_largest_iter_folder",
+    "update_state_dict_for_classifier",
+]

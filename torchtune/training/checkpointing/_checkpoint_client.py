@@ -1,0 +1,358 @@
+"""What a recipe uses to load and save: it gathers the state, whole or by rank, and hands it to a checkpointer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim import Optimizer
+
+from torchtune.training._distributed import barrier, get_world_size_and_rank, own_part, per_rank
+from torchtune.training._rng import get_rng_state
+from torchtune.training._sharding import gather_cpu_state_dict, get_full_optimizer_state_dict
+from torchtune.training.checkpointing._checkpointer import DistributedCheckpointer
+from torchtune.training.checkpointing._folders import MANIFEST_FNAME, complete_checkpoints
+from torchtune.training.checkpointing._utils import (
+    ADAPTER_CONFIG,
+    ADAPTER_KEY,
+    DATALOADER_KEY,
+    EPOCHS_KEY,
+    LR_SCHEDULER_KEY,
+    MAX_STEPS_KEY,
+    MODEL_KEY,
+    OPT_KEY,
+    RNG_KEY,
+    SEED_KEY,
+    STEPS_KEY,
+    TOTAL_EPOCHS_KEY,
+    TOTAL_STEPS_KEY,
+    VAL_DATALOADER_KEY,
+    read_json,
+)
+from torchtune.training.memory import OptimizerInBackwardWrapper
+
+_log = logging.getLogger("torchtune")
+AnyOptimizer = Optimizer | OptimizerInBackwardWrapper
+
+
+@dataclass
+class TrainingProgress:
+    """Where a run stands; what a resume needs besides model and optimizer.
+
+    Args:
+        seed: the run's seed.
+        epochs_run: epochs done.
+        total_epochs: epochs asked for.
+        max_steps_per_epoch: limit of optimizer steps per epoch; -1 or None for none.
+        steps_run: optimizer steps done in all.
+        total_training_steps: optimizer steps that the run will have.
+        dataloader_state_dict: position in the training data.
+        val_dataloader_state_dict: position in the validation data.
+        lr_scheduler_state_dict: the learning rate schedule's state.
+        rng_state: from :func:`torchtune.training.get_rng_state`; taken at the save if it is None.
+    """
+
+    seed: int
+    epochs_run: int
+    total_epochs: int
+    max_steps_per_epoch: int
+    steps_run: int | None = None
+    total_training_steps: int | None = None
+    dataloader_state_dict: dict[str, Any] | None = None
+    val_dataloader_state_dict: dict[str, Any] | None = None
+    lr_scheduler_state_dict: dict[str, Any] | None = None
+    rng_state: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, object]:
+        """The fields under the names that checkpoints use; those that are None are left out."""
+        fields: dict[str, object] = {
+            SEED_KEY: self.seed,
+            EPOCHS_KEY: self.epochs_run,
+            TOTAL_EPOCHS_KEY: self.total_epochs,
+            MAX_STEPS_KEY: self.max_steps_per_epoch,
+            STEPS_KEY: self.steps_run,
+            TOTAL_STEPS_KEY: self.total_training_steps,
+            DATALOADER_KEY: self.dataloader_state_dict,
+            VAL_DATALOADER_KEY: self.val_dataloader_state_dict,
+            LR_SCHEDULER_KEY: self.lr_scheduler_state_dict,
+            RNG_KEY: self.rng_state,
+        }
+        return {key: value for key, value in fields.items() if value is not None}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is over, by steps where they are known, else by epochs."""
+        if self.steps_run is not None and self.total_training_steps:
+            return self.steps_run >= self.total_training_steps
+        return self.epochs_run >= self.total_epochs
+
+
+class CheckpointClient:
+    """Loads and saves a run's checkpoints, on one device or many.
+
+    Args:
+        cfg: the recipe's config: ``checkpointer`` and, where given, ``resume_from_checkpoint``,
+            ``enable_async_checkpointing``, ``output_dir``, ``device``.
+        checkpointer: used in place of the one that ``cfg.checkpointer`` says.
+    """
+
+    def __init__(self, cfg: DictConfig, checkpointer: Any | None = None) -> None:
+        self._cfg = cfg
+        self._checkpointer = checkpointer
+        self._dcp: DistributedCheckpointer | None = None
+        self._resume = bool(cfg.get("resume_from_checkpoint", False))
+        self._async = bool(cfg.get("enable_async_checkpointing", False))
+        world_size, self._rank = get_world_size_and_rank()
+        self._is_rank_zero = self._rank == 0
+        self._distributed = world_size > 1
+
+    @property
+    def checkpointer(self) -> Any:
+        """The file checkpointer, made when it is first needed."""
+        if self._checkpointer is None:
+            from torchtune import config
+
+            resume = self._resume and not self.resumes_from_distributed
+            self._checkpointer = config.instantiate(self._cfg.checkpointer, should_load_recipe_state=resume)
+        return self._checkpointer
+
+    @property
+    def distributed_checkpointer(self) -> DistributedCheckpointer:
+        """The checkpointer for saves by rank, made when it is first needed."""
+        if self._dcp is None:
+            settings = self._cfg.checkpointer
+            self._dcp = DistributedCheckpointer(settings.checkpoint_dir, self._output_dir)
+        return self._dcp
+
+    @property
+    def _output_dir(self) -> str:
+        output_dir = self._cfg.checkpointer.get("output_dir") or self._cfg.get("output_dir")
+        if output_dir is None:
+            raise ValueError("checkpointer.output_dir is not set; it is where checkpoints are written")
+        return output_dir
+
+    @property
+    def resumes_from_distributed(self) -> bool:
+        """Whether the newest complete checkpoint was saved by rank, to be loaded by :meth:`load_distributed_checkpoint`."""
+        if not self._resume or not self._cfg.checkpointer.get("output_dir"):
+            return False
+        from pathlib import Path
+
+        folders = complete_checkpoints(Path(self._output_dir))
+        return bool(folders) and (folders[-1] / ".metadata").is_file()
+
+    def load_base_checkpoint(self) -> dict[str, Any]:
+        """Load by the file checkpointer: the model to start from, or, when resuming, all that was saved.
+
+        Returns:
+            ``model``, and when resuming the adapter, the optimizer's state, counters, positions and this rank's RNG state.
+        """
+        state = self.checkpointer.load_checkpoint()
+        for key in (DATALOADER_KEY, VAL_DATALOADER_KEY, RNG_KEY):
+            if key in state:
+                state[key] = own_part(state[key])
+        return state
+
+    def load_distributed_checkpoint(
+        self,
+        model: nn.Module,
+        optimizer: AnyOptimizer,
+        adapter_config: dict[str, Any] | None = None,
+        dataloader: Any | None = None,
+        single_device: bool = False,
+    ) -> dict[str, Any]:
+        """Load the newest checkpoint that was saved by rank, into model and optimizer in place.
+
+        Args:
+            model: the model, sharded or not.
+            optimizer: its optimizer.
+            adapter_config: given for a model with an adapter: only the adapter is loaded.
+            dataloader: a stateful data loader to put in its position.
+            single_device: there is one process.
+
+        Returns:
+            Counters, positions and RNG state under the names that checkpoints use.
+        """
+        state = self._rank_state(model, optimizer, adapter_only=adapter_config is not None)
+        meta = {"run": b""}
+        loaded = self.distributed_checkpointer.load_checkpoint(
+            {**state, **meta}, adapter_only=adapter_config is not None
+        )
+        set_rank_state(model, optimizer, loaded)
+        run = unpack(loaded["run"])
+        for key in (DATALOADER_KEY, VAL_DATALOADER_KEY, RNG_KEY):
+            if key in run:
+                run[key] = own_part(run[key])
+        if dataloader is not None and DATALOADER_KEY in run:
+            dataloader.load_state_dict(run[DATALOADER_KEY])
+        return run
+
+    def save_checkpoint(
+        self,
+        model: nn.Module,
+        optimizer: AnyOptimizer,
+        training_progress: TrainingProgress,
+        epoch: int,
+        adapter_config: dict[str, Any] | None = None,
+        adapter_only: bool = False,
+        single_device: bool = False,
+        *,
+        full_tensors: bool = True,
+        dir_prefix: str = "epoch",
+    ) -> None:
+        """Save the run; every rank calls this.
+
+        A checkpoint of a run that isn't over also holds what a resume needs. With ``enable_async_checkpointing`` such a
+        checkpoint is saved by rank in the background.
+
+        Args:
+            model: the model, sharded or not.
+            optimizer: its optimizer.
+            training_progress: where the run stands.
+            epoch: number of the epoch, from 0.
+            adapter_config: ``r``, ``lora_alpha``, ``target_modules`` for a model with an adapter; its weights are then
+                saved apart, and merged into the model's.
+            adapter_only: don't save the merged model.
+            single_device: there is one process.
+            full_tensors: False saves by rank, without gathering.
+            dir_prefix: ``epoch`` names the folder by the epoch, ``step`` by ``training_progress.steps_run``.
+
+        Raises:
+            OSError: if the disk is full or can't be written; earlier checkpoints stay as they are.
+        """
+        start = time.perf_counter()
+        if training_progress.rng_state is None:
+            training_progress.rng_state = get_rng_state()
+        intermediate = not training_progress.finished
+        step = training_progress.steps_run if dir_prefix == "step" else None
+        progress = training_progress.state_dict()
+        for key in (DATALOADER_KEY, VAL_DATALOADER_KEY, RNG_KEY):
+            if key in progress:
+                progress[key] = per_rank(progress[key])
+        if intermediate and (self._async or not full_tensors):
+            state = self._rank_state(model, optimizer, adapter_only=adapter_config is not None)
+            state["run"] = pack(progress)
+            self.distributed_checkpointer.save_checkpoint(
+                state,
+                epoch,
+                save_async=self._async,
+                adapter_only=adapter_config is not None,
+                step=step,
+                dir_prefix=dir_prefix,
+            )
+        else:
+            if self._dcp is not None:
+                self._dcp.wait()
+            state = self._full_state(model, optimizer, intermediate, adapter_config, adapter_only)
+            if self._is_rank_zero:
+                self.checkpointer.save_checkpoint(
+                    {**state, **(progress if intermediate else {})},
+                    epoch=epoch,
+                    intermediate_checkpoint=intermediate,
+                    adapter_only=adapter_only,
+                    step=step,
+                    dir_prefix=dir_prefix,
+                )
+            barrier()
+        if self._is_rank_zero:
+            _log.info("Saving the checkpoint took %.2f s", time.perf_counter() - start)
+
+    def _full_state(
+        self,
+        model: nn.Module,
+        optimizer: AnyOptimizer,
+        with_optimizer: bool,
+        adapter_config: dict[str, Any] | None,
+        adapter_only: bool,
+    ) -> dict[str, Any]:
+        """Full tensors on rank 0; a collective operation."""
+        device = self._gather_device
+        state: dict[str, Any] = {}
+        weights = gather_cpu_state_dict(model, self._is_rank_zero, device, adapter_weights_only=adapter_only)
+        if adapter_config is None:
+            state[MODEL_KEY] = weights
+        elif self._is_rank_zero:
+            from torchtune.modules.peft import get_adapter_state_dict, get_merged_lora_ckpt
+
+            state[ADAPTER_KEY] = get_adapter_state_dict(weights, device="cpu")
+            state[ADAPTER_CONFIG] = adapter_config
+            if not adapter_only:
+                # A copy of the dictionary, for merging drops the adapter's keys; base weights are replaced, not written to.
+                state[MODEL_KEY] = get_merged_lora_ckpt(
+                    dict(weights), rank=adapter_config["r"], alpha=adapter_config["lora_alpha"]
+                )
+        if with_optimizer:
+            if isinstance(optimizer, OptimizerInBackwardWrapper):
+                state[OPT_KEY] = {
+                    name: get_full_optimizer_state_dict(model, opt, self._is_rank_zero, device)
+                    for name, opt in optimizer.optim_map.items()
+                }
+            else:
+                state[OPT_KEY] = get_full_optimizer_state_dict(model, optimizer, self._is_rank_zero, device)
+        return state
+
+    @property
+    def _gather_device(self) -> torch.device | None:
+        """Where collective operations run: sharded tensors may lie on the CPU while the group is of GPUs."""
+        if not self._distributed or not torch.cuda.is_available() or self._cfg.get("device") == "cpu":
+            return None
+        return torch.device("cuda", torch.cuda.current_device())
+
+    def _rank_state(self, model: nn.Module, optimizer: AnyOptimizer, adapter_only: bool) -> dict[str, Any]:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+        weights = model.state_dict()
+        if adapter_only:
+            from torchtune.modules.peft import get_adapter_state_dict
+
+            weights = get_adapter_state_dict(weights, device=None)
+        optimizers = (
+            list(optimizer.optim_map.values()) if isinstance(optimizer, OptimizerInBackwardWrapper) else [optimizer]
+        )
+        options = StateDictOptions(flatten_optimizer_state_dict=True)
+        merged: dict[str, Any] = {}
+        for opt in optimizers:
+            merged.update(get_optimizer_state_dict(model, opt, options=options))
+        return {MODEL_KEY: weights, OPT_KEY: merged}
+
+
+def set_rank_state(model: nn.Module, optimizer: AnyOptimizer, loaded: dict[str, Any]) -> None:
+    """Put what DCP loaded into model and optimizer."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+    model.load_state_dict(loaded[MODEL_KEY], strict=False)
+    optimizers = (
+        list(optimizer.optim_map.values()) if isinstance(optimizer, OptimizerInBackwardWrapper) else [optimizer]
+    )
+    options = StateDictOptions(flatten_optimizer_state_dict=True, strict=False)
+    for opt in optimizers:
+        set_optimizer_state_dict(model, opt, loaded[OPT_KEY], options=options)
+
+
+def pack(value: Any) -> torch.Tensor:
+    """Plain values as one byte tensor, so that DCP stores them without pickle."""
+    import io
+
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+
+def unpack(data: torch.Tensor) -> Any:
+    """The values that :func:`pack` made a tensor of."""
+    import io
+
+    return torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
+
+
+def latest_manifest(output_dir: str) -> dict[str, Any] | None:
+    """The manifest of the newest complete checkpoint, None if there is none."""
+    from pathlib import Path
+
+    folders = complete_checkpoints(Path(output_dir))
+    return read_json(folders[-1] / MANIFEST_FNAME) if folders else None

@@ -1,0 +1,555 @@
+"""Checkpointers: they read a model in a layout of others and write it back in the same, adapter and run state included."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, Union
+
+import torch
+import torch.distributed as dist
+
+from torchtune.training.checkpointing._convert import HFLayout, meta_to_tune, tune_to_meta
+from torchtune.training.checkpointing._dcp import DCPWriter, latest_dcp_folder, load_dcp
+from torchtune.training.checkpointing._folders import (
+    Draft,
+    ResumePoint,
+    checkpoint_name,
+    drop_old_recipe_states,
+    find_resume_point,
+    new_checkpoint,
+    prune,
+)
+from torchtune.training.checkpointing._utils import (
+    ADAPTER_CONFIG,
+    ADAPTER_CONFIG_FNAME,
+    ADAPTER_KEY,
+    ADAPTER_MODEL_FNAME,
+    MODEL_KEY,
+    RECIPE_STATE_FNAME,
+    REPO_ID_FNAME,
+    SAFETENSOR_INDEX_FNAME,
+    SHARD_FNAME,
+    SUFFIXES_TO_NOT_COPY,
+    TORCH_INDEX_FNAME,
+    FormattedCheckpointFiles,
+    check_outdir_not_in_ckptdir,
+    copy_files,
+    get_path,
+    parse_model_type,
+    read_json,
+    safe_torch_load,
+)
+from torchtune.training.checkpointing._weights import StateDict, read_weights, write_safetensors, write_sharded
+
+_log = logging.getLogger("torchtune")
+
+
+class _CheckpointerInterface(Protocol):
+    """What a recipe asks of a checkpointer."""
+
+    def load_checkpoint(self, **kwargs: Any) -> dict[str, Any]: ...
+
+    def save_checkpoint(self, state_dict: dict[str, Any], epoch: int, **kwargs: Any) -> None: ...
+
+
+def _is_rank_zero() -> bool:
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+class _FileCheckpointer:
+    """The mechanics that the three file layouts share; a layout says how the model itself is read and written."""
+
+    def __init__(
+        self,
+        checkpoint_dir: str,
+        checkpoint_files: list[str] | dict[str, str],
+        model_type: str,
+        output_dir: str | None,
+        adapter_checkpoint: str | None,
+        recipe_checkpoint: str | None,
+        resume: bool,
+        keep_last_n_checkpoints: int | None = None,
+    ) -> None:
+        if keep_last_n_checkpoints is not None and keep_last_n_checkpoints < 1:
+            raise ValueError(
+                f"keep_last_n_checkpoints must be greater than or equal to 1, found {keep_last_n_checkpoints}"
+            )
+        self._checkpoint_dir = Path(checkpoint_dir)
+        self._model_type = parse_model_type(model_type)
+        self._output_dir = Path(output_dir) if output_dir is not None else None
+        self._keep_last_n = keep_last_n_checkpoints
+        self._resume: ResumePoint | None = None
+        if self._output_dir is not None:
+            check_outdir_not_in_ckptdir(self._checkpoint_dir, self._output_dir)
+            self._output_dir.mkdir(parents=True, exist_ok=True)
+        if resume:
+            if self._output_dir is None:
+                raise ValueError("resume_from_checkpoint=True needs checkpointer.output_dir, the folder of the run")
+            self._resume = find_resume_point(self._output_dir, recipe_checkpoint, check=_is_rank_zero())
+            _log.info("Resuming from %s", self._resume.folder)
+        self._adapter_checkpoint = self._find_adapter(adapter_checkpoint)
+        self._checkpoint_paths = self._find_weights(checkpoint_files)
+
+    def _find_adapter(self, name: str | None) -> Path | None:
+        """The adapter to go on with: beside the recipe state, or where the config says."""
+        if self._resume is None:
+            return None
+        assert self._output_dir is not None
+        if name and "/" in name:
+            return get_path(self._output_dir, name)
+        path = self._resume.folder / (name or f"{ADAPTER_MODEL_FNAME}.pt")
+        return path if path.is_file() else None
+
+    def _find_weights(self, files: list[str] | dict[str, str]) -> list[Path]:
+        """The model's files: those of the config, or, where a whole model is resumed, those of its checkpoint."""
+        if self._resume is not None and self._adapter_checkpoint is None:
+            return weight_files(self._resume.folder)
+        if isinstance(files, Mapping):
+            files = FormattedCheckpointFiles.from_dict(dict(files)).build_checkpoint_filenames()
+        if not files:
+            return weight_files(self._checkpoint_dir)
+        return [get_path(self._checkpoint_dir, str(file)) for file in files]
+
+    def _load(self, weights_only: bool = True) -> dict[str, Any]:
+        state: dict[str, Any] = {MODEL_KEY: self._to_tune(read_weights(self._checkpoint_paths, weights_only))}
+        if self._adapter_checkpoint is not None:
+            adapter = safe_torch_load(self._adapter_checkpoint)
+            if self._adapter_checkpoint.suffix == ".safetensors":
+                adapter = self._adapter_to_tune(adapter)
+            state[ADAPTER_KEY] = adapter
+        if self._resume is not None:
+            state.update(safe_torch_load(self._resume.recipe_state, mmap=False))
+        return state
+
+    def _save(
+        self,
+        state_dict: dict[str, Any],
+        epoch: int,
+        intermediate_checkpoint: bool,
+        adapter_only: bool,
+        step: int | None = None,
+        dir_prefix: str = "epoch",
+        **options: Any,
+    ) -> None:
+        """Write one complete folder, then drop what is surplus."""
+        if self._output_dir is None:
+            raise ValueError("save_checkpoint needs checkpointer.output_dir; it is not set")
+        if adapter_only and ADAPTER_KEY not in state_dict:
+            raise ValueError(
+                "Adapter checkpoint not found in state_dict. Please ensure that the state_dict contains adapter weights "
+                f"under {ADAPTER_KEY!r}; found {list(state_dict)}."
+            )
+        name = checkpoint_name(epoch, step, dir_prefix)
+        info = {"epoch": epoch, "step": step, "adapter_only": adapter_only, "model_type": self._model_type.name}
+        with new_checkpoint(self._output_dir / name, **info) as draft:
+            if not adapter_only:
+                self._write_model(draft, state_dict[MODEL_KEY], **options)
+            if ADAPTER_KEY in state_dict:
+                torch.save(state_dict[ADAPTER_KEY], draft.path / f"{ADAPTER_MODEL_FNAME}.pt")
+                self._write_adapter(draft, state_dict[ADAPTER_KEY], state_dict.get(ADAPTER_CONFIG))
+            copy_files(self._checkpoint_dir, draft.path, ignore_suffixes=SUFFIXES_TO_NOT_COPY)
+            if intermediate_checkpoint:
+                run_state = {k: v for k, v in state_dict.items() if k not in (MODEL_KEY, ADAPTER_KEY, ADAPTER_CONFIG)}
+                torch.save(run_state, draft.path / RECIPE_STATE_FNAME)
+        _log.info("Saved checkpoint %s", self._output_dir / name)
+        drop_old_recipe_states(self._output_dir)
+        if self._keep_last_n is not None:
+            prune(self._output_dir, self._keep_last_n, name.rpartition("_")[0])
+
+    def _to_tune(self, state_dict: StateDict) -> StateDict:
+        raise NotImplementedError
+
+    def _adapter_to_tune(self, state_dict: StateDict) -> StateDict:
+        raise ValueError(
+            f"{self._adapter_checkpoint}: {type(self).__name__} reads adapters as {ADAPTER_MODEL_FNAME}.pt only"
+        )
+
+    def _write_model(self, draft: Draft, state_dict: StateDict, **options: Any) -> None:
+        raise NotImplementedError
+
+    def _write_adapter(self, draft: Draft, state_dict: StateDict, config: dict[str, Any] | None) -> None:
+        """Besides ``adapter_model.pt``, which every layout writes."""
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of the model in a folder: those of its index, or all that are named as weights are.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    for index in (SAFETENSOR_INDEX_FNAME, TORCH_INDEX_FNAME):
+        if (folder / index).is_file():
+            return [get_path(folder, name) for name in sorted(set(read_json(folder / index)["weight_map"].values()))]
+    for suffix in (".safetensors", ".bin", ".pth", ".pt"):
+        skipped = (ADAPTER_MODEL_FNAME, RECIPE_STATE_FNAME.removesuffix(".pt"))
+        found = sorted(path for path in folder.glob(f"*{suffix}") if path.stem not in skipped)
+        if found:
+            return found
+    raise ValueError(f"No weights in {folder}: expected .safetensors, .bin or .pt files, or an index of them")
+
+
+class FullModelHFCheckpointer(_FileCheckpointer):
+    """Reads and writes checkpoints in the Hugging Face layout, which ``transformers``, ``peft`` and vLLM load.
+
+    A checkpoint is the folder ``epoch_N`` or ``step_N`` in ``output_dir``: the weights in safetensors shards with an
+    index, ``config.json`` and the tokenizer's files from ``checkpoint_dir``, an adapter in PEFT's layout and in ours where
+    there is one, and, if the run is to go on, ``recipe_state.pt``. It appears under its name only when it is complete.
+
+    Args:
+        checkpoint_dir: folder of the model to start from; it holds ``config.json``.
+        checkpoint_files: its weight files; a mapping with ``filename_format`` and ``max_filename``; empty: by its index.
+        model_type: name of a :class:`ModelType`.
+        output_dir: folder for this run's checkpoints. None for reading only.
+        adapter_checkpoint: when resuming, the adapter's file in the checkpoint folder, or its path under ``output_dir``.
+        recipe_checkpoint: when resuming, the same for the run's state.
+        resume_from_checkpoint: go on from the newest complete checkpoint in ``output_dir``.
+        safe_serialization: write safetensors; else torch files.
+        should_load_recipe_state: the same as ``resume_from_checkpoint``.
+        keep_last_n_checkpoints: delete older checkpoints of the same kind (by epoch, by step) after each save.
+        enable_dcp: accepted so that old configs run; files are always mapped and read on demand.
+
+    Raises:
+        ValueError: if a file is missing, the output folder lies in the source folder, or there is nothing to resume from.
+    """
+
+    def __init__(
+        self,
+        checkpoint_dir: str,
+        checkpoint_files: list[str] | dict[str, str],
+        model_type: str,
+        output_dir: str | None = None,
+        adapter_checkpoint: str = "adapter_model.pt",
+        recipe_checkpoint: str = "recipe_state.pt",
+        resume_from_checkpoint: bool = False,
+        safe_serialization: bool = True,
+        should_load_recipe_state: bool = False,
+        *,
+        keep_last_n_checkpoints: int | None = None,
+        enable_dcp: bool = False,
+    ) -> None:
+        resume = resume_from_checkpoint or should_load_recipe_state
+        super().__init__(
+            checkpoint_dir,
+            checkpoint_files,
+            model_type,
+            output_dir,
+            adapter_checkpoint,
+            recipe_checkpoint,
+            resume,
+            keep_last_n_checkpoints,
+        )
+        self._safe_serialization = safe_serialization
+        self._config = read_json(get_path(self._checkpoint_dir, "config.json"))
+        self._layout = HFLayout(self._model_type, self._config)
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        """Read the model, mapped, and, when resuming, the adapter and the run's state.
+
+        Returns:
+            ``model`` in our layout; ``adapter`` and the keys of the run's state where there are any.
+
+        Raises:
+            ValueError: if a file can't be read or holds something other than tensors.
+            KeyError: if a key isn't one of the layout.
+        """
+        return self._load()
+
+    def save_checkpoint(
+        self,
+        state_dict: dict[str, Any],
+        epoch: int,
+        intermediate_checkpoint: bool = False,
+        adapter_only: bool = False,
+        *,
+        step: int | None = None,
+        max_shard_size: str = "5GB",
+        dir_prefix: str = "epoch",
+    ) -> None:
+        """Write a checkpoint folder.
+
+        Args:
+            state_dict: ``model``; for an adapter also ``adapter`` and ``adapter_config``; and the run's state.
+            epoch: number of the epoch, from 0; the folder's name where ``step`` is None.
+            intermediate_checkpoint: the run goes on after this: write its state.
+            adapter_only: leave the model's weights out.
+            step: number of optimizer steps done; then the folder is ``step_N``.
+            max_shard_size: largest size of a weight file, such as ``"5GB"``.
+            dir_prefix: another first part of the folder's name.
+
+        Raises:
+            ValueError: if ``adapter_only`` is asked for and there is no adapter, or there is no ``output_dir``.
+            OSError: if the disk is full or can't be written; earlier checkpoints stay as they are.
+        """
+        self._save(
+            state_dict, epoch, intermediate_checkpoint, adapter_only, step, dir_prefix, max_shard_size=max_shard_size
+        )
+
+    def _to_tune(self, state_dict: StateDict) -> StateDict:
+        return self._layout.to_tune(state_dict)
+
+    def _adapter_to_tune(self, state_dict: StateDict) -> StateDict:
+        return self._layout.adapter_from_peft(state_dict)
+
+    def _write_model(self, draft: Draft, state_dict: StateDict, **options: Any) -> None:
+        layout = self._layout
+        hashes = write_sharded(
+            draft.path,
+            state_dict,
+            layout.from_tune,
+            max_shard_size=options["max_shard_size"],
+            safe_serialization=self._safe_serialization,
+            by_layer=layout.by_layer,
+        )
+        draft.hashes.update(hashes)
+        self._write_config(draft, state_dict)
+
+    def _write_config(self, draft: Draft, state_dict: StateDict) -> None:
+        """``config.json`` as it was, with the vocabulary size and dtype that the weights have now."""
+        config = dict(self._config)
+        embedding = state_dict.get("tok_embeddings.weight")
+        if embedding is not None:
+            now = {
+                "vocab_size": embedding.shape[0],
+                **dict.fromkeys(("torch_dtype", "dtype"), str(embedding.dtype)[6:]),
+            }
+            config.update({key: value for key, value in now.items() if key in config})
+        (draft.path / "config.json").write_text(
+            json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
+    def _write_adapter(self, draft: Draft, state_dict: StateDict, config: dict[str, Any] | None) -> None:
+        from torchtune.models.convert_weights import tune_to_peft_adapter_config
+
+        if not self._layout.writes_peft:
+            _log.warning(
+                "%s adapters can't be written for PEFT; only %s.pt is.", self._model_type.name, ADAPTER_MODEL_FNAME
+            )
+            return
+        converted = self._layout.adapter_to_peft(state_dict)
+        name = f"{ADAPTER_MODEL_FNAME}.safetensors"
+        draft.hashes[name] = write_safetensors(draft.path / name, converted, converted.items())
+        if config is None:
+            _log.warning(
+                "No %r in the state dict: adapter_config.json, which PEFT needs, is not written.", ADAPTER_CONFIG
+            )
+            return
+        written = tune_to_peft_adapter_config(config, base_model_name_or_path=self._base_model())
+        path = draft.path / f"{ADAPTER_CONFIG_FNAME}.json"
+        path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+
+    def _base_model(self) -> str:
+        """Where PEFT finds the base model: the hub's name if the download noted it, else the folder."""
+        path = self._checkpoint_dir / f"{REPO_ID_FNAME}.json"
+        repo_id = read_json(path).get("repo_id") if path.is_file() else None
+        return repo_id or str(self._checkpoint_dir.resolve())
+
+
+class _OneFileCheckpointer(_FileCheckpointer):
+    """Layouts whose model is one torch file."""
+
+    def __init__(
+        self,
+        checkpoint_dir: str,
+        checkpoint_files: list[str],
+        model_type: str,
+        output_dir: str,
+        adapter_checkpoint: str | None = None,
+        recipe_checkpoint: str | None = None,
+        resume_from_checkpoint: bool = False,
+        should_load_recipe_state: bool = False,
+    ) -> None:
+        if len(checkpoint_files) != 1:
+            raise ValueError(
+                f"{type(self).__name__} reads a single checkpoint file, found {len(checkpoint_files)}: {list(checkpoint_files)}. "
+                "Use FullModelHFCheckpointer for sharded checkpoints."
+            )
+        resume = resume_from_checkpoint or should_load_recipe_state
+        super().__init__(
+            checkpoint_dir, checkpoint_files, model_type, output_dir, adapter_checkpoint, recipe_checkpoint, resume
+        )
+
+    def save_checkpoint(
+        self,
+        state_dict: dict[str, Any],
+        epoch: int,
+        intermediate_checkpoint: bool = False,
+        adapter_only: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Write a checkpoint folder, the model as ``model-00001-of-00001.bin``.
+
+        Args:
+            state_dict: ``model``, for an adapter also ``adapter``, and the run's state.
+            epoch: number of the epoch, from 0.
+            intermediate_checkpoint: the run goes on after this: write its state.
+            adapter_only: leave the model's weights out.
+            **kwargs: ``step`` and ``dir_prefix`` name the folder, as in :class:`FullModelHFCheckpointer`.
+
+        Raises:
+            ValueError: if ``adapter_only`` is asked for and there is no adapter.
+            OSError: if the disk is full or can't be written; earlier checkpoints stay as they are.
+        """
+        naming = {"step": kwargs.get("step"), "dir_prefix": kwargs.get("dir_prefix", "epoch")}
+        self._save(state_dict, epoch, intermediate_checkpoint, adapter_only, **naming)
+
+    def _write_model(self, draft: Draft, state_dict: StateDict, **options: Any) -> None:
+        name = SHARD_FNAME.format(cpt_idx="1".zfill(5), num_shards="1".zfill(5)) + ".bin"
+        torch.save({key: tensor.contiguous() for key, tensor in self._from_tune(state_dict).items()}, draft.path / name)
+
+    def _from_tune(self, state_dict: StateDict) -> StateDict:
+        raise NotImplementedError
+
+
+class FullModelMetaCheckpointer(_OneFileCheckpointer):
+    """Reads and writes checkpoints in Meta's own layout (``consolidated.00.pth``).
+
+    Args:
+        checkpoint_dir: folder of the model to start from.
+        checkpoint_files: its one weight file, in a list.
+        model_type: name of a :class:`ModelType`.
+        output_dir: folder for this run's checkpoints.
+        adapter_checkpoint: when resuming, the adapter's file, as in :class:`FullModelHFCheckpointer`.
+        recipe_checkpoint: when resuming, the run's state.
+        resume_from_checkpoint: go on from the newest complete checkpoint in ``output_dir``.
+        should_load_recipe_state: the same.
+
+    Raises:
+        ValueError: if there is not exactly one file, or nothing to resume from.
+    """
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        """Read the model, and, when resuming, the adapter and the run's state.
+
+        Raises:
+            ValueError: if a file can't be read or holds something other than tensors.
+        """
+        return self._load()
+
+    def _to_tune(self, state_dict: StateDict) -> StateDict:
+        return meta_to_tune(state_dict, self._model_type)
+
+    def _from_tune(self, state_dict: StateDict) -> StateDict:
+        return tune_to_meta(state_dict, self._model_type)
+
+
+class FullModelTorchTuneCheckpointer(_OneFileCheckpointer):
+    """Reads and writes checkpoints with our own keys, such as those of quantized models.
+
+    Args:
+        checkpoint_dir: folder of the model to start from.
+        checkpoint_files: its one weight file, in a list.
+        model_type: name of a :class:`ModelType`.
+        output_dir: folder for this run's checkpoints.
+        adapter_checkpoint: when resuming, the adapter's file, as in :class:`FullModelHFCheckpointer`.
+        recipe_checkpoint: when resuming, the run's state.
+        resume_from_checkpoint: go on from the newest complete checkpoint in ``output_dir``.
+        should_load_recipe_state: the same.
+
+    Raises:
+        ValueError: if there is not exactly one file, or nothing to resume from.
+    """
+
+    def load_checkpoint(self, weights_only: bool = True) -> dict[str, Any]:
+        """Read the model, and, when resuming, the adapter and the run's state.
+
+        Args:
+            weights_only: refuse everything but tensors and plain values; quantized models of old torchao need False.
+
+        Raises:
+            ValueError: if a file can't be read or holds something other than tensors.
+        """
+        return self._load(weights_only)
+
+    def _to_tune(self, state_dict: StateDict) -> StateDict:
+        return state_dict
+
+    def _from_tune(self, state_dict: StateDict) -> StateDict:
+        return state_dict
+
+
+class DistributedCheckpointer:
+    """Each rank writes and reads its own part (PyTorch DCP), in the foreground or the background.
+
+    For checkpoints in the middle of a run: quick to write, no full copy on any rank, loadable with another number of ranks.
+
+    Args:
+        checkpoint_dir: folder to load from, where ``output_dir`` has nothing yet.
+        output_dir: folder for this run's checkpoints.
+        process_group: ranks that take part; None is a gloo group of all, so that saving doesn't wait for the GPU's.
+    """
+
+    def __init__(self, checkpoint_dir: str, output_dir: str, process_group: dist.ProcessGroup | None = None) -> None:
+        self._checkpoint_dir = Path(checkpoint_dir)
+        self._output_dir = Path(output_dir)
+        self._output_dir.mkdir(parents=True, exist_ok=True)
+        self._writer = DCPWriter(process_group)
+
+    @property
+    def output_dir(self) -> Path:
+        """Folder for this run's checkpoints."""
+        return self._output_dir
+
+    def load_checkpoint(self, state_dict: dict[str, Any], adapter_only: bool = False) -> dict[str, Any]:
+        """Load the newest complete checkpoint into a state dict's tensors, in place.
+
+        Args:
+            state_dict: what to load, with tensors of the right shapes.
+            adapter_only: load a checkpoint of an adapter.
+
+        Returns:
+            ``state_dict``, with values that aren't tensors replaced.
+
+        Raises:
+            ValueError: if there is no complete checkpoint.
+        """
+        folder = latest_dcp_folder(self._output_dir, adapter_only) or latest_dcp_folder(
+            self._checkpoint_dir, adapter_only
+        )
+        if folder is None:
+            raise ValueError(
+                f"No complete distributed checkpoint in {self._output_dir} or {self._checkpoint_dir} to resume from. "
+                "Set resume_from_checkpoint=False to start anew."
+            )
+        _log.info("Resuming from %s", folder)
+        return load_dcp(state_dict, folder, self._writer.process_group)
+
+    def save_checkpoint(
+        self,
+        state_dict: dict[str, Any],
+        epoch: int,
+        save_async: bool = False,
+        adapter_only: bool = False,
+        *,
+        step: int | None = None,
+        dir_prefix: str = "epoch",
+    ) -> None:
+        """Write a checkpoint folder; every rank calls this.
+
+        Args:
+            state_dict: the rank's part of everything: sharded tensors, and plain values that are equal on all ranks.
+            epoch: number of the epoch, from 0.
+            save_async: copy to memory, return, and write in the background; the next save waits for this one.
+            adapter_only: note that the model's weights aren't in it.
+            step: number of optimizer steps done; then the folder is ``step_N``.
+            dir_prefix: another first part of the folder's name.
+
+        Raises:
+            OSError: if the disk is full or can't be written.
+        """
+        final = self._output_dir / checkpoint_name(epoch, step, dir_prefix)
+        self._writer.save(state_dict, final, save_async, epoch=epoch, step=step, adapter_only=adapter_only)
+
+    def wait(self) -> None:
+        """Wait until a save in the background is complete."""
+        self._writer.wait()
+
+
+Checkpointer = Union[  # noqa: UP007 (the recorded public alias is a typing.Union)
+    DistributedCheckpointer,
+    FullModelHFCheckpointer,
+    FullModelMetaCheckpointer,
+    FullModelTorchTuneCheckpointer,
+]

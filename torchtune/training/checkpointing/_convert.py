@@ -1,0 +1,178 @@
+"""Which layout each ``ModelType`` has on disk, as tables, and the conversion by them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torchtune.training.checkpointing._utils import ModelType
+
+StateDict = dict[str, torch.Tensor]
+
+# Layouts that a key map describes: name of the map in torchtune.models._key_maps.
+_KEY_MAPS = {
+    ModelType.REWARD: "REWARD_HF",
+    ModelType.QWEN2: "QWEN2_HF",
+    ModelType.QWEN3: "QWEN3_HF",
+    ModelType.GEMMA2: "GEMMA2_HF",
+    ModelType.PHI3_MINI: "PHI3_HF",
+    ModelType.PHI4: "PHI3_HF",
+}
+
+
+@dataclass(frozen=True)
+class _Functions:
+    """Layouts that need code of their own: module and functions, None where there is no such direction."""
+
+    module: str
+    load: str
+    save: str | None = None
+    sizes: bool = False
+
+
+_HF_FUNCTIONS = {
+    ModelType.LLAMA3_VISION: _Functions(
+        "torchtune.models.llama3_2_vision._convert_weights",
+        "llama3_vision_hf_to_tune",
+        "llama3_vision_tune_to_hf",
+        sizes=True,
+    ),
+    ModelType.LLAMA4: _Functions("torchtune.models.llama4._convert_weights", "llama4_hf_to_tune", "llama4_tune_to_hf"),
+    ModelType.CLIP_TEXT: _Functions("torchtune.models.clip._convert_weights", "clip_text_hf_to_tune"),
+    ModelType.T5_ENCODER: _Functions("torchtune.models.t5._convert_weights", "t5_encoder_hf_to_tune"),
+}
+_META_FUNCTIONS = {
+    ModelType.LLAMA3_VISION: _Functions(
+        "torchtune.models.llama3_2_vision._convert_weights", "llama3_vision_meta_to_tune", "llama3_vision_tune_to_meta"
+    ),
+    ModelType.LLAMA4: _Functions(
+        "torchtune.models.llama4._convert_weights", "llama4_meta_to_tune", "llama4_tune_to_meta"
+    ),
+}
+_GENERIC_META = _Functions("torchtune.models.convert_weights", "meta_to_tune", "tune_to_meta")
+
+
+def _vision_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the Llama 3.2 Vision converter needs of ``config.json``."""
+    text, vision = config["text_config"], config["vision_config"]
+    return {
+        "num_heads": text["num_attention_heads"],
+        "num_kv_heads": text["num_key_value_heads"],
+        "dim": text["hidden_size"],
+        "head_dim": text.get("head_dim"),
+        "vocab_size": text["vocab_size"],
+        "cross_attention_layers": text.get("cross_attention_layers"),
+        "encoder_dim": vision["hidden_size"],
+        "tile_size": vision["image_size"],
+        "num_tiles": vision["max_num_tiles"],
+        "supported_aspect_ratios": vision.get("supported_aspect_ratios"),
+    }
+
+
+def _resolve(functions: _Functions, name: str | None, model_type: ModelType) -> Callable[..., StateDict]:
+    if name is None:
+        raise ValueError(f"{model_type.name} checkpoints can be read, not written, in this layout")
+    return getattr(importlib.import_module(functions.module), name)
+
+
+class HFLayout:
+    """The Hugging Face layout of one model.
+
+    Args:
+        model_type: its layout.
+        config: contents of its ``config.json``; sizes of its attention heads are read from it.
+
+    Raises:
+        ValueError: if ``config`` lacks a size that the layout needs.
+    """
+
+    def __init__(self, model_type: ModelType, config: Mapping[str, Any]) -> None:
+        self.model_type = model_type
+        self.config = config
+        self.tied = bool(config.get("tie_word_embeddings", False))
+        #: Whether parts of the state dict (single layers) can be converted apart.
+        self.by_layer = model_type not in _HF_FUNCTIONS
+
+    @property
+    def key_map(self) -> Any:
+        """The layout's key map (dense text models)."""
+        from torchtune.models import _key_maps
+
+        return getattr(_key_maps, _KEY_MAPS.get(self.model_type, "GENERIC_HF"))
+
+    @property
+    def sizes(self) -> Any:
+        """Heads and dims, as the key map's conversion takes them."""
+        from torchtune.models.convert_weights import HeadSizes
+
+        missing = [key for key in ("num_attention_heads", "hidden_size") if key not in self.config]
+        if missing:
+            raise ValueError(f"config.json lacks {missing}, which the {self.model_type.name} layout needs")
+        heads = self.config["num_attention_heads"]
+        head_dim = None if self.model_type is ModelType.REWARD else self.config.get("head_dim")
+        return HeadSizes(heads, self.config.get("num_key_value_heads") or heads, self.config["hidden_size"], head_dim)
+
+    def to_tune(self, state_dict: Mapping[str, torch.Tensor]) -> StateDict:
+        """Our layout of Hugging Face tensors; views where nothing moves."""
+        if functions := _HF_FUNCTIONS.get(self.model_type):
+            extra = _vision_sizes(self.config) if functions.sizes else {}
+            return _resolve(functions, functions.load, self.model_type)(dict(state_dict), **extra)
+        from torchtune.models.convert_weights import convert_to_tune
+
+        converted = convert_to_tune(state_dict, self.key_map, self.sizes)
+        if self.tied:  # some files hold the tied matrix twice
+            converted.pop("output.weight", None)
+        return converted
+
+    def from_tune(self, state_dict: Mapping[str, torch.Tensor]) -> StateDict:
+        """Hugging Face's layout of our tensors."""
+        if functions := _HF_FUNCTIONS.get(self.model_type):
+            extra = _vision_sizes(self.config) if functions.sizes else {}
+            return _resolve(functions, functions.save, self.model_type)(dict(state_dict), **extra)
+        from torchtune.models.convert_weights import convert_from_tune
+
+        return convert_from_tune(state_dict, self.key_map, self.sizes)
+
+    @property
+    def writes_peft(self) -> bool:
+        """Whether adapters of this layout can be written for PEFT."""
+        return self.by_layer and self.key_map.peft
+
+    def adapter_to_peft(self, state_dict: StateDict) -> StateDict:
+        """PEFT's layout of our adapter tensors."""
+        from torchtune.models.convert_weights import tune_to_peft_adapter_weights
+
+        s = self.sizes
+        return tune_to_peft_adapter_weights(
+            state_dict, s.num_heads, s.num_kv_heads, s.dim, s.head_dim, key_map=self.key_map
+        )
+
+    def adapter_from_peft(self, state_dict: StateDict) -> StateDict:
+        """Our layout of PEFT's adapter tensors."""
+        from torchtune.models.convert_weights import peft_to_tune_adapter_weights
+
+        s = self.sizes
+        return peft_to_tune_adapter_weights(
+            state_dict, s.num_heads, s.num_kv_heads, s.dim, s.head_dim, key_map=self.key_map
+        )
+
+
+def meta_to_tune(state_dict: StateDict, model_type: ModelType) -> StateDict:
+    """Our layout of a checkpoint in Meta's own."""
+    functions = _META_FUNCTIONS.get(model_type, _GENERIC_META)
+    converted = _resolve(functions, functions.load, model_type)(state_dict)
+    if model_type is ModelType.LLAMA3_2:  # Meta's files hold the tied matrix twice
+        converted.pop("output.weight", None)
+    return converted
+
+
+def tune_to_meta(state_dict: StateDict, model_type: ModelType) -> StateDict:
+    """Meta's own layout of our tensors."""
+    if model_type is ModelType.LLAMA3_2:
+        state_dict = {**state_dict, "output.weight": state_dict["tok_embeddings.weight"]}
+    functions = _META_FUNCTIONS.get(model_type, _GENERIC_META)
+    return _resolve(functions, functions.save, model_type)(state_dict)

@@ -1,0 +1,277 @@
+"""Checkpoint folders that are either complete or absent, and the search for the newest of them.
+
+A folder is written under a hidden name, flushed to disk, given a manifest of its files' sizes and hashes, and renamed.
+A process killed at any moment leaves the checkpoints of before as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torchtune.training.checkpointing._utils import (
+    EPOCH_PATTERN,
+    RECIPE_STATE_DIRNAME,
+    RECIPE_STATE_FNAME,
+    STEP_PATTERN,
+    get_largest_iter_folder,
+    prune_surplus_checkpoints,
+    read_json,
+)
+
+#: What a complete checkpoint folder holds besides its files: their sizes and hashes.
+MANIFEST_FNAME = "torchtune_checkpoint.json"
+_TMP, _OLD = ".tmp", ".old"
+_log = logging.getLogger("torchtune")
+
+
+@dataclass
+class Draft:
+    """A checkpoint folder that is being written.
+
+    Args:
+        path: the folder under its temporary name; files go here.
+        info: what the manifest says besides the files.
+        hashes: SHA-256 of files whose writer knows it, by name; the others are read again.
+    """
+
+    path: Path
+    info: dict[str, Any] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+
+
+def checkpoint_name(epoch: int, step: int | None = None, dir_prefix: str = "epoch") -> str:
+    """The folder's name: ``epoch_N``, or ``step_N`` for a checkpoint by step; another prefix stays as it is."""
+    if step is not None and dir_prefix == "epoch":
+        return f"step_{step}"
+    return f"{dir_prefix}_{epoch if step is None else step}"
+
+
+@contextmanager
+def new_checkpoint(final: Path, **info: Any) -> Iterator[Draft]:
+    """Write a checkpoint folder that appears under its name only when it is complete.
+
+    Args:
+        final: the folder's path; a folder that is there is replaced at the end.
+        **info: JSON values for the manifest.
+
+    Yields:
+        The draft to write into.
+
+    Raises:
+        OSError: if the disk is full or the folder can't be written; what was there stays as it was.
+    """
+    temporary = final.with_name(f".{final.name}{_TMP}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        draft = Draft(temporary, dict(info))
+        yield draft
+        commit(draft, final)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(
+            error.errno,
+            f"the checkpoint {final} could not be written ({error.strerror or error}); earlier checkpoints are untouched. "
+            "Free space or choose another output_dir, and resume with resume_from_checkpoint=True",
+        ) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def commit(draft: Draft, final: Path) -> None:
+    """Flush a draft to disk, write its manifest and give it its name."""
+    files = {}
+    for path in sorted(draft.path.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(draft.path).as_posix()
+            _sync(path)
+            files[name] = {"size": path.stat().st_size, "sha256": draft.hashes.get(name) or sha256(path)}
+    manifest = {"format": 1, **draft.info, "time_ns": time.time_ns(), "files": files}
+    _write_json(draft.path / MANIFEST_FNAME, manifest)
+    _sync(draft.path)
+    old = final.with_name(f".{final.name}{_OLD}")
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+    draft.path.rename(final)
+    _sync(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def recover(output_dir: Path) -> None:
+    """Bring back a folder whose replacement was cut off between its two renames, and drop unfinished drafts."""
+    if not output_dir.is_dir():
+        return
+    for entry in output_dir.iterdir():
+        if not entry.name.startswith(".") or not entry.is_dir():
+            continue
+        if entry.name.endswith(_OLD) and (entry / MANIFEST_FNAME).is_file():
+            final = entry.with_name(entry.name[1 : -len(_OLD)])
+            if final.exists():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.rename(final)
+        elif entry.name.endswith(_TMP):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def complete_checkpoints(output_dir: Path) -> list[Path]:
+    """The complete checkpoint folders in ``output_dir``, oldest first."""
+    if not output_dir.is_dir():
+        return []
+    found = []
+    for entry in output_dir.iterdir():
+        if not entry.name.startswith(".") and (entry / MANIFEST_FNAME).is_file():
+            found.append((read_json(entry / MANIFEST_FNAME).get("time_ns", 0), entry.name, entry))
+    return [entry for _, _, entry in sorted(found)]
+
+
+def check_folder(folder: Path, hashes: bool = True) -> list[str]:
+    """What is wrong with a checkpoint folder, in words; empty if nothing is.
+
+    Args:
+        folder: folder with a manifest.
+        hashes: read the files and compare their hashes; else names and sizes only.
+    """
+    problems = []
+    for name, want in read_json(folder / MANIFEST_FNAME)["files"].items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != want["size"]:
+            problems.append(f"{name} has {path.stat().st_size} bytes, expected {want['size']}")
+        elif hashes and sha256(path) != want["sha256"]:
+            problems.append(f"{name} has changed since it was written (its SHA-256 differs)")
+    return problems
+
+
+def drop_old_recipe_states(output_dir: Path, keep: int = 2) -> None:
+    """Delete the recipe states of all but the newest few checkpoints: optimizer states are large, and only these serve a resume."""
+    with_state = [folder for folder in complete_checkpoints(output_dir) if (folder / RECIPE_STATE_FNAME).is_file()]
+    for folder in with_state[:-keep]:
+        manifest = read_json(folder / MANIFEST_FNAME)
+        manifest["files"].pop(RECIPE_STATE_FNAME, None)
+        replacement = folder / f".{MANIFEST_FNAME}"
+        _write_json(replacement, manifest)
+        replacement.replace(folder / MANIFEST_FNAME)
+        (folder / RECIPE_STATE_FNAME).unlink()
+
+
+def prune(output_dir: Path, keep_last_n: int, kind: str) -> None:
+    """Keep the last few checkpoint folders of one kind (``epoch``, ``step`` or another prefix)."""
+    folders = [folder for folder in complete_checkpoints(output_dir) if folder.name.rpartition("_")[0] == kind]
+    prune_surplus_checkpoints(folders, keep_last_n)
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where a run goes on from.
+
+    Args:
+        folder: the checkpoint folder.
+        recipe_state: its file with optimizer, position and counters.
+    """
+
+    folder: Path
+    recipe_state: Path
+
+
+def find_resume_point(output_dir: Path, recipe_checkpoint: str | None = None, check: bool = True) -> ResumePoint:
+    """The newest checkpoint in ``output_dir`` that a run can be resumed from.
+
+    Args:
+        output_dir: folder of the run.
+        recipe_checkpoint: name of the recipe state's file, or its path under ``output_dir``; None is ``recipe_state.pt``.
+        check: compare the files with the manifest's hashes.
+
+    Raises:
+        ValueError: if there is none, or the newest is damaged; the message names the one before it.
+    """
+    recover(output_dir)
+    name = recipe_checkpoint or RECIPE_STATE_FNAME
+    if "/" in name:
+        return _explicit(output_dir, name)
+    folders = complete_checkpoints(output_dir)
+    usable = [
+        folder for folder in folders if (folder / name).is_file() or name in read_json(folder / MANIFEST_FNAME)["files"]
+    ]
+    if not usable:
+        return _without_manifest(output_dir, name)
+    newest = usable[-1]
+    if folders[-1] != newest:
+        _log.warning(
+            "%s has no recipe state (a run's last checkpoint has none); resuming from %s.", folders[-1], newest
+        )
+    if problems := check_folder(newest, hashes=check):
+        before = next((str(f) for f in reversed(usable[:-1]) if not check_folder(f, hashes=check)), None)
+        advice = (
+            f"Delete {newest} to resume from {before}" if before else "No intact checkpoint is before it; start anew"
+        )
+        raise ValueError(f"The newest checkpoint {newest} is damaged: {'; '.join(problems)}. {advice}.")
+    return ResumePoint(newest, newest / name)
+
+
+def _explicit(output_dir: Path, name: str) -> ResumePoint:
+    """A recipe state given by its path: the checkpoint around it, or, where states are kept apart, the newest epoch's."""
+    path = output_dir / name
+    if not path.is_file():
+        raise ValueError(
+            f"No recipe state {path} (checkpointer.recipe_checkpoint is {name!r}, relative to output_dir)."
+        )
+    if path.parent.name == RECIPE_STATE_DIRNAME:
+        return ResumePoint(_latest_by_name(output_dir), path)
+    return ResumePoint(path.parent, path)
+
+
+def _without_manifest(output_dir: Path, name: str) -> ResumePoint:
+    """The older layout: folders without manifests beside one folder with the recipe state."""
+    path = output_dir / RECIPE_STATE_DIRNAME / name
+    if not path.is_file():
+        raise ValueError(
+            f"No checkpoint to resume from: {output_dir} holds no complete checkpoint with a recipe state ({name}). "
+            "Set resume_from_checkpoint=False to start anew, or output_dir to the folder of the run."
+        )
+    return ResumePoint(_latest_by_name(output_dir), path)
+
+
+def _latest_by_name(output_dir: Path) -> Path:
+    for pattern in (EPOCH_PATTERN, STEP_PATTERN):
+        if name := get_largest_iter_folder(output_dir, pattern):
+            return output_dir / name
+    raise ValueError(f"{output_dir} has a recipe state, but no epoch_N or step_N folder with weights to go with it.")

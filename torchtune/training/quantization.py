@@ -1,0 +1,200 @@
+"""Quantizers by name; torchao is imported when one is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor.parallel.style import ParallelStyle
+
+__all__ = [
+    "Int4WeightOnlyQATQuantizer",
+    "Int4WeightOnlyQATQuantizerModuleSwap",
+    "Int4WeightOnlyQuantizer",
+    "Int8DynActInt4WeightQATQuantizer",
+    "Int8DynActInt4WeightQATQuantizerModuleSwap",
+    "Int8DynActInt4WeightQuantizer",
+    "get_quantizer_mode",
+]
+
+# Name of a quantizer class to its mode, as recipes ask for it.
+_MODES = {
+    "Int4WeightOnlyQuantizer": "4w",
+    "Int8DynActInt4WeightQuantizer": "8da4w",
+    "Int4WeightOnlyQATQuantizer": "4w-qat",
+    "Int8DynActInt4WeightQATQuantizer": "8da4w-qat",
+    "Int4WeightOnlyQATQuantizerModuleSwap": "4w-qat-module-swap",
+    "Int8DynActInt4WeightQATQuantizerModuleSwap": "8da4w-qat-module-swap",
+}
+# Functions of torchao.quantization.qat.linear by mode: fake quantization on, and off.
+_SWITCHES = {
+    "4w-qat": "4w_fake_quant",
+    "8da4w-qat": "8da4w_fake_quant",
+    "4w-qat-module-swap": "4w_fake_quant",
+    "8da4w-qat-module-swap": "8da4w_fake_quant",
+}
+# Made when they are asked for, see __getattr__.
+Int4WeightOnlyQATQuantizer: Any
+Int4WeightOnlyQATQuantizerModuleSwap: Any
+Int8DynActInt4WeightQATQuantizer: Any
+Int8DynActInt4WeightQATQuantizerModuleSwap: Any
+
+_TORCHAO_NAMES = ("Int4WeightOnlyQATQuantizer", "Int8DynActInt4WeightQATQuantizer")
+_SWAP_SUFFIX = "ModuleSwap"
+
+
+class Int4WeightOnlyQuantizer:
+    """Quantize linear layers' weights to 4-bit integers, in groups along the input.
+
+    Args:
+        groupsize: inputs that share a scale.
+        inner_k_tiles: accepted so that old configs run; the kernels choose their own tiling.
+    """
+
+    def __init__(self, groupsize: int = 128, inner_k_tiles: int = 8) -> None:
+        self.groupsize = groupsize
+        self.inner_k_tiles = inner_k_tiles
+
+    def quantize(self, model: nn.Module) -> nn.Module:
+        """Quantize a model in place.
+
+        Returns:
+            The model.
+        """
+        from torchao.quantization import Int4WeightOnlyConfig, quantize_
+
+        quantize_(model, Int4WeightOnlyConfig(group_size=self.groupsize))
+        return model
+
+
+class Int8DynActInt4WeightQuantizer:
+    """Quantize linear layers' weights to 4-bit integers, and their inputs to 8-bit ones when they come.
+
+    Args:
+        groupsize: inputs that share a scale of the weight.
+    """
+
+    def __init__(self, groupsize: int = 256) -> None:
+        self.groupsize = groupsize
+
+    def quantize(self, model: nn.Module) -> nn.Module:
+        """Quantize a model in place.
+
+        Returns:
+            The model.
+        """
+        from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
+
+        config = Int8DynamicActivationIntxWeightConfig(
+            weight_dtype=torch.int4,  # type: ignore[attr-defined]
+            weight_granularity=PerGroup(self.groupsize),
+        )
+        quantize_(model, config)
+        return model
+
+
+def __getattr__(name: str) -> Any:
+    base = name.removesuffix(_SWAP_SUFFIX)
+    if base not in _TORCHAO_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import torchao.quantization.qat as qat
+
+    quantizer: Any = getattr(qat, base)
+    if name != base:  # torchao's quantizers swap modules now; the name stays for old configs
+        quantizer = type(name, (quantizer,), {"__doc__": f"The same as :class:`{base}`.", "__module__": __name__})
+    globals()[name] = quantizer
+    return quantizer
+
+
+def get_quantizer_mode(quantizer: Callable | None) -> str | None:
+    """The mode of a quantizer.
+
+    Args:
+        quantizer: an object of one of this module's classes.
+
+    Returns:
+        ``4w``, ``8da4w``, these with ``-qat`` or ``-qat-module-swap``; None for anything else.
+    """
+    return _MODES.get(type(quantizer).__name__)
+
+
+def _fake_quant_switch(mode: str, action: str) -> Callable[[nn.Module], None] | None:
+    if mode not in _SWITCHES:
+        return None
+    from torchao.quantization.qat import linear
+
+    return getattr(linear, f"{action}_{_SWITCHES[mode]}")
+
+
+def _get_enable_fake_quant(quantizer_mode: str) -> Callable[[nn.Module], None] | None:
+    """The function (for ``model.apply``) that turns fake quantization on."""
+    return _fake_quant_switch(quantizer_mode, "enable")
+
+
+def _get_disable_fake_quant(quantizer_mode: str) -> Callable[[nn.Module], None] | None:
+    """The function (for ``model.apply``) that turns fake quantization off."""
+    return _fake_quant_switch(quantizer_mode, "disable")
+
+
+def is_fp8_tensorwise_scaling(fp8_recipe_name: str | None) -> bool:
+    """Whether float8 training scales whole tensors: the default, and ``tensorwise``."""
+    return fp8_recipe_name is None or fp8_recipe_name == "tensorwise"
+
+
+def convert_to_float8_training(model: nn.Module, fp8_recipe_name: str | None = None) -> nn.Module:
+    """Compute a model's linear layers, all but the output, in float8.
+
+    Args:
+        model: the model.
+        fp8_recipe_name: ``tensorwise`` (with float8 all-gather), ``rowwise`` or ``rowwise_with_gw_hp``.
+
+    Returns:
+        The model.
+    """
+    from torchao.float8 import Float8LinearConfig
+    from torchao.float8 import convert_to_float8_training as convert
+
+    if fp8_recipe_name is None:
+        settings = Float8LinearConfig(enable_fsdp_float8_all_gather=True)
+    else:
+        settings = Float8LinearConfig.from_recipe_name(fp8_recipe_name)
+    return convert(model, config=settings, module_filter_fn=lambda module, name: name != "output")
+
+
+def _validate_float8_tp_plan(tp_plan: dict[str, ParallelStyle] | None, fp8_recipe_name: str | None = None) -> None:
+    """Refuse a tensor parallel plan of float8 styles with a recipe that they don't work with.
+
+    Raises:
+        ValueError: if the plan has float8 styles and the recipe isn't ``tensorwise``.
+    """
+    if tp_plan is None or is_fp8_tensorwise_scaling(fp8_recipe_name):
+        return
+    float8 = [key for key, style in tp_plan.items() if "Float8" in type(style).__name__]
+    if float8:
+        raise ValueError(
+            f"Float8 tensor parallel styles ({float8[0]}, ...) need the 'tensorwise' recipe, found fp8_recipe_name="
+            f"{fp8_recipe_name!r}. Use the plan without float8, or another recipe."
+        )
+
+
+def swap_lora_linear_with_qat(
+    module: nn.Module, activation_qat_config: Any | None = None, weight_qat_config: Any | None = None
+) -> None:
+    """Put a quantization-aware layer in the place of every LoRA layer, in place.
+
+    Args:
+        module: the model.
+        activation_qat_config: how inputs are quantized, None for not.
+        weight_qat_config: how weights are quantized, None for not.
+    """
+    from torchtune.modules.peft import LoRALinear, QATLoRALinear
+
+    for name, child in module.named_children():
+        if isinstance(child, LoRALinear):
+            setattr(module, name, QATLoRALinear.from_lora_linear(child, activation_qat_config, weight_qat_config))
+        else:
+            swap_lora_linear_with_qat(child, activation_qat_config, weight_qat_config)
