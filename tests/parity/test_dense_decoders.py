@@ -1,0 +1,211 @@
+"""Every dense family against ``transformers`` and ``peft``, on tiny random weights in fp32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from torchtune.models._dense import NO_ADAPTER, Adapter, dense_decoder
+from torchtune.models._families import Family, family_of, spec_from_hf_config
+from torchtune.models.convert_weights import tune_to_peft_adapter_config
+from torchtune.modules import TransformerDecoder
+from torchtune.modules.peft import get_adapter_state_dict
+
+_SIZES: dict[str, Any] = {
+    "vocab_size": 67,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_LLAMA3_SCALING = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+# Family in the name of a test -> model_type of transformers and what differs from the sizes above.
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama2": ("llama", {"rms_norm_eps": 1e-5}),
+    "llama3": ("llama", {"rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
+    "llama3_1": ("llama", {"rms_norm_eps": 1e-5, "rope_parameters": _LLAMA3_SCALING}),
+    "llama3_2": (
+        "llama",
+        {"rms_norm_eps": 1e-5, "rope_parameters": {**_LLAMA3_SCALING, "factor": 32.0}, "tie_word_embeddings": True},
+    ),
+    "smollm2": (
+        "llama",
+        {"rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 1e5}, "tie_word_embeddings": True},
+    ),
+    "qwen2": ("qwen2", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
+    "qwen2_5": ("qwen2", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "tie_word_embeddings": True}),
+    "qwen3": (
+        "qwen3",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "head_dim": 16, "tie_word_embeddings": True},
+    ),
+    "mistral": ("mistral", {"rms_norm_eps": 1e-5, "sliding_window": None}),
+    "gemma": ("gemma", {"head_dim": 16}),
+    "gemma2": ("gemma2", {"head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 12}),
+    "phi3": ("phi3", {"rms_norm_eps": 1e-5}),
+    "phi4": ("phi3", {"rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 2.5e5}}),
+}
+
+
+@dataclass
+class Pair:
+    """A model of ``transformers``, its config, and its family here."""
+
+    hf: nn.Module
+    config: dict[str, Any]
+    family: Family
+
+    def tune(self, adapter: Adapter = NO_ADAPTER, strict: bool = True) -> TransformerDecoder:
+        """Ours, with the same weights."""
+        model = dense_decoder(spec_from_hf_config(self.config), adapter)
+        missing, unexpected = model.load_state_dict(self.family.to_tune(self.state_dict(), self.config), strict=strict)
+        assert not unexpected
+        assert strict or all("lora" in key or "magnitude" in key for key in missing)
+        return model.eval()
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return dict(self.hf.state_dict())
+
+
+def make_pair(name: str, **changes: Any) -> Pair:
+    """The tiny pair of a family, with weights large enough that every part of the layers shows in the logits."""
+    transformers = pytest.importorskip("transformers")
+    model_type, differences = CONFIGS[name]
+    config = transformers.AutoConfig.for_model(model_type, **{**_SIZES, **differences, **changes})
+    config._attn_implementation = "eager"
+    torch.manual_seed(0)
+    hf = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for key, parameter in hf.named_parameters():
+            parameter.normal_(std=0.3 if parameter.dim() == 1 else 0.15)
+            if "norm" in key and "gemma" not in model_type:
+                parameter.add_(1.0)
+    hf.tie_weights()
+    values = config.to_dict()
+    return Pair(hf, values, family_of(values))
+
+
+@pytest.fixture(params=list(CONFIGS))
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """One pair per family."""
+    return make_pair(request.param)
+
+pytestmark = pytest.mark.parity
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+def _tokens(batch: int = 2, length: int = 17, seed: int = 1) -> torch.Tensor:
+    return torch.randint(3, 67, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def test_logits_equal_transformers(pair: Pair) -> None:
+    tokens = _tokens()
+    with torch.no_grad():
+        ours, theirs = pair.tune()(tokens), pair.hf(tokens).logits
+    assert theirs.std() > 0.1
+    torch.testing.assert_close(ours, theirs, **TOLERANCE)
+
+
+def test_weights_survive_a_round_trip(pair: Pair) -> None:
+    theirs = pair.state_dict()
+    ours = pair.family.to_tune(theirs, pair.config)
+    back = pair.family.to_hf(ours, pair.config)
+    if pair.config.get("tie_word_embeddings"):
+        theirs.pop("lm_head.weight")
+    assert set(back) == set(theirs)
+    assert all(torch.equal(back[key], theirs[key]) for key in theirs)
+    assert all(torch.equal(value, ours[key]) for key, value in pair.family.to_tune(back, pair.config).items())
+
+
+@pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
+def test_adapters_equal_peft(pair: Pair, use_dora: bool) -> None:
+    peft = pytest.importorskip("peft")
+    if not pair.family.hf.peft:
+        pytest.skip("fused projections")
+    targets = ["q_proj", "k_proj", "v_proj", "output_proj", "w1", "w2", "w3"]
+    ours = pair.tune(Adapter(frozenset(targets), rank=4, alpha=8.0, use_dora=use_dora), strict=False)
+    if use_dora:
+        for module in ours.modules():
+            if hasattr(module, "initialize_dora_magnitude"):
+                module.initialize_dora_magnitude()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for key, parameter in ours.named_parameters():
+            if "lora" in key or "magnitude" in key:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(parameter * (1 + 0.1 * noise) if "magnitude" in key else 0.1 * noise)
+    adapter = get_adapter_state_dict(ours.state_dict())
+
+    config = tune_to_peft_adapter_config({"target_modules": targets, "r": 4, "lora_alpha": 8.0, "use_dora": use_dora})
+    theirs = peft.get_peft_model(pair.hf, peft.LoraConfig(**config, task_type="CAUSAL_LM"))
+    exported = pair.family.adapter_to_peft(adapter, pair.config)
+    result = peft.set_peft_model_state_dict(theirs, exported)
+    assert not result.unexpected_keys
+    assert set(peft.get_peft_model_state_dict(theirs)) == set(exported)
+
+    tokens = _tokens()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(tokens), theirs.eval()(tokens).logits, **TOLERANCE)
+    back = pair.family.adapter_from_peft(exported, pair.config)
+    assert set(back) == set(adapter) and all(torch.equal(back[key], adapter[key]) for key in adapter)
+
+
+def _greedy(model: TransformerDecoder, prompt: torch.Tensor, steps: int, cached: bool) -> torch.Tensor:
+    tokens, length = prompt, prompt.shape[1] + steps
+    if not cached:
+        for _ in range(steps):
+            tokens = torch.cat([tokens, model(tokens)[:, -1:].argmax(-1)], dim=1)
+        return tokens
+    causal, positions = torch.tril(torch.ones(length, length, dtype=torch.bool)), torch.arange(length)
+    model.setup_caches(batch_size=prompt.shape[0], dtype=torch.float32, decoder_max_seq_len=length)
+    start = 0
+    for _ in range(steps):
+        end = tokens.shape[1]
+        logits = model(
+            tokens[:, start:end],
+            mask=causal[None, start:end].expand(prompt.shape[0], -1, -1),
+            input_pos=positions[None, start:end].expand(prompt.shape[0], -1),
+        )
+        tokens, start = torch.cat([tokens, logits[:, -1:].argmax(-1)], dim=1), end
+    return tokens
+
+
+def test_greedy_generation_equals_transformers_with_and_without_cache(pair: Pair) -> None:
+    prompt, steps = _tokens(batch=2, length=5), 32
+    with torch.no_grad():
+        theirs = pair.hf.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=steps, do_sample=False, eos_token_id=None
+        )
+        assert torch.equal(_greedy(pair.tune(), prompt, steps, cached=False), theirs)
+        assert torch.equal(_greedy(pair.tune(), prompt, steps, cached=True), theirs)
+
+
+def test_gradients_equal_transformers(pair: Pair) -> None:
+    tokens = _tokens(batch=1, length=9)
+    ours = pair.tune()
+    for model in (ours, pair.hf):
+        output = model(tokens)
+        getattr(output, "logits", output).square().mean().backward()
+    theirs = {
+        name: parameter.grad for name, parameter in pair.hf.named_parameters(remove_duplicate=False) if parameter.grad is not None
+    }
+    expected = pair.family.to_tune(theirs, pair.config)
+    found = {name: parameter.grad for name, parameter in ours.named_parameters()}
+    assert set(found) == set(expected)
+    for name, grad in found.items():
+        torch.testing.assert_close(grad, expected[name], atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")

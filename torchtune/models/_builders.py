@@ -1,0 +1,276 @@
+"""Makes the public builders of a family from its spec function and its rows of sizes.
+
+A family has one *spec function*: its signature is that of the public component builder (``llama3``), its return value a
+``DecoderSpec``. ``component_builders`` derives the full and the LoRA builder from it; ``size_rows`` derives the three
+builders of each size. Signatures and docstrings are made from the same tables.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from inspect import Parameter, Signature
+from typing import Any, List, Literal  # noqa: UP035
+
+from torch import nn
+
+from torchtune.models._dense import Adapter, DecoderSpec, dense_decoder, self_attention
+from torchtune.modules import TransformerDecoder
+
+Builder = Callable[..., TransformerDecoder]
+SpecFunction = Callable[..., DecoderSpec]
+
+_REQUIRED = Parameter.empty
+_LORA_ATTN = List[Literal["q_proj", "k_proj", "v_proj", "output_proj"]]  # noqa: UP006
+
+# Every parameter of a builder: (annotation, default in the builders of sizes, what it does).
+LORA_PARAMETERS: dict[str, tuple[Any, Any, str]] = {
+    "lora_attn_modules": (_LORA_ATTN, _REQUIRED, "attention projections that get an adapter, by name."),
+    "apply_lora_to_mlp": (bool, False, "adapt the feed-forward layers too."),
+    "apply_lora_to_output": (bool, False, "adapt the output layer too; not possible where it is tied."),
+    "lora_rank": (int, 8, "rank of the low-rank update."),
+    "lora_alpha": (float, 16, "scale of the update: ``lora_alpha / lora_rank``."),
+    "lora_dropout": (float, 0.0, "dropout before the update."),
+    "use_dora": (bool, False, "DoRA (a learned magnitude per output row) instead of LoRA."),
+    "quantize_base": (bool, False, "keep the base weights in NF4 (QLoRA)."),
+    "scaler_block_size": (int, None, "NF4: weights that share one scale of scales; None is 256."),
+}
+SIZE_PARAMETERS: dict[str, str] = {
+    "vocab_size": "number of tokens.",
+    "num_layers": "number of layers.",
+    "num_heads": "number of query heads.",
+    "num_kv_heads": "number of key and value heads; divides ``num_heads``.",
+    "embed_dim": "size of a token's vector.",
+    "intermediate_dim": "hidden size of the feed-forward layer; None scales it from ``embed_dim``.",
+    "max_seq_len": "longest input in tokens; size of RoPE and KV caches.",
+    "head_dim": "size of one head; None is ``embed_dim // num_heads``.",
+    "attn_dropout": "dropout in attention.",
+    "norm_eps": "epsilon of the norms.",
+    "rope_base": "base of the rotary frequencies.",
+    "scale_factor": "how far the low rotary frequencies are stretched.",
+    "tie_word_embeddings": "use the embedding's weights in the output layer.",
+    "num_classes": "number of outputs of the classifier.",
+    "q_proj_bias": "bias in the query projection.",
+    "k_proj_bias": "bias in the key projection.",
+    "v_proj_bias": "bias in the value projection.",
+    "q_norm": "normalize queries per head before RoPE.",
+    "k_norm": "normalize keys per head before RoPE.",
+    "hidden_capping_value": "soft cap of attention scores; None for none.",
+    "final_capping_value": "soft cap of logits; None for none.",
+    "sliding_window_size": "tokens that every other layer looks back on.",
+    "sliding_window": "tokens that every layer looks back on; None is all.",
+    "query_pre_attn_scalar": "scores are divided by the root of this; None is ``head_dim``.",
+}
+# The order of a size's LoRA parameters, where it isn't that of the table.
+LORA_ORDER = tuple(name for name in LORA_PARAMETERS if name != "scaler_block_size")
+LORA_ORDER_LLAMA3 = (*LORA_ORDER[:6], "quantize_base", "use_dora")
+LORA_ORDER_TIED = tuple(name for name in LORA_ORDER if name != "apply_lora_to_output")
+
+
+def _docstring(summary: str, parameters: list[Parameter], source: str | None, raises: str = "") -> str:
+    """A docstring in the house style, from the tables."""
+    lines = [summary, ""]
+    if parameters:
+        lines.append("Args:")
+        for parameter in parameters:
+            note = parameter.annotation
+            kind = note if isinstance(note, str) else getattr(note, "__name__", str(note).replace("typing.", ""))
+            kind = "list[str]" if parameter.name == "lora_attn_modules" else kind
+            text = SIZE_PARAMETERS.get(parameter.name) or LORA_PARAMETERS[parameter.name][2]
+            default = "" if parameter.default in (_REQUIRED, None) else f" Default: {parameter.default}."
+            lines.append(f"    {parameter.name} ({kind}): {text}{default}")
+        lines.append("")
+    lines += ["Returns:", "    TransformerDecoder: token ids ``[b, s]`` to logits ``[b, s, vocab_size]``."]
+    if raises:
+        lines += ["", "Raises:", f"    ValueError: {raises}"]
+    if source:
+        lines += ["", f"Source: {source}"]
+    return "\n".join(lines)
+
+
+def make_function(
+    name: str, module: str, parameters: list[Parameter], doc: str, body: Callable[..., TransformerDecoder]
+) -> Builder:
+    """A function with this name, signature and docstring that calls ``body`` with every parameter by name."""
+    signature = Signature(parameters, return_annotation=TransformerDecoder)
+
+    def build(*args: Any, **kwargs: Any) -> TransformerDecoder:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}(): {error}. Its signature is {name}{signature}") from None
+        bound.apply_defaults()
+        return body(**bound.arguments)
+
+    build.__name__ = build.__qualname__ = name
+    build.__module__ = module
+    build.__doc__ = doc
+    build.__signature__ = signature  # type: ignore[attr-defined]
+    return build
+
+
+def _lora_parameter(name: str, kind: Any = Parameter.POSITIONAL_OR_KEYWORD, default: Any = ...) -> Parameter:
+    annotation, table_default, _ = LORA_PARAMETERS[name]
+    return Parameter(name, kind, default=table_default if default is ... else default, annotation=annotation)
+
+
+def component_builders(
+    name: str,
+    title: str,
+    spec_function: SpecFunction,
+    *,
+    module: str,
+    source: str | None = None,
+    scaler_block_size: bool = False,
+) -> tuple[Builder, Builder]:
+    """The builders ``name`` and ``lora_name`` of any size of a family.
+
+    Args:
+        name (str): name of the full builder.
+        title (str): the family's name in docstrings.
+        spec_function (SpecFunction): from sizes to a ``DecoderSpec``; its signature is the builder's.
+        module (str): module that holds the builders.
+        source (str | None): where the architecture is described.
+        scaler_block_size (bool): whether the LoRA builder takes ``scaler_block_size``.
+
+    Returns:
+        tuple[Builder, Builder]: the full and the LoRA builder.
+    """
+    sizes = list(inspect.signature(spec_function).parameters.values())
+    full = make_function(
+        name,
+        module,
+        sizes,
+        _docstring(f"Build a {title} decoder of any size.", sizes, source),
+        lambda **kwargs: dense_decoder(spec_function(**kwargs)),
+    )
+
+    keyword = Parameter.KEYWORD_ONLY
+    leading = [_lora_parameter(n) for n in ("lora_attn_modules", "apply_lora_to_mlp", "apply_lora_to_output")]
+    required = [_lora_parameter(n, keyword, _REQUIRED) for n in ("lora_rank", "lora_alpha")]
+    optional = ("lora_dropout", "use_dora", "quantize_base") + (("scaler_block_size",) if scaler_block_size else ())
+    parameters = (
+        leading
+        + [parameter.replace(kind=keyword) for parameter in sizes]
+        + required
+        + [_lora_parameter(n, keyword) for n in optional]
+    )
+    size_names = {parameter.name for parameter in sizes}
+
+    def build(**kwargs: Any) -> TransformerDecoder:
+        spec = spec_function(**{k: v for k, v in kwargs.items() if k in size_names})
+        return dense_decoder(spec, Adapter.of(**{k: v for k, v in kwargs.items() if k not in size_names}))
+
+    doc = _docstring(
+        f"Build a {title} decoder of any size with LoRA, DoRA or QLoRA.",
+        parameters,
+        source,
+        raises="for an unknown layer name, none at all, or an adapter on a tied output layer.",
+    )
+    return full, make_function(f"lora_{name}", module, parameters, doc, build)
+
+
+def lora_attention_builder(name: str, title: str, spec_function: SpecFunction, *, module: str) -> Callable[..., nn.Module]:
+    """A family's self-attention by itself, with adapters: for those who build layers of their own.
+
+    Args:
+        name (str): name of the builder.
+        title (str): the family's name in its docstring.
+        spec_function (SpecFunction): from sizes to a ``DecoderSpec``.
+        module (str): module that holds the builder.
+
+    Returns:
+        Callable[..., nn.Module]: the builder; its first argument is ``lora_modules``.
+    """
+    of_others = {"vocab_size": 1, "num_layers": 1, "intermediate_dim": 1}
+    skipped = (*of_others, "tie_word_embeddings")
+    keyword = Parameter.KEYWORD_ONLY
+    sizes = [p for p in inspect.signature(spec_function).parameters.values() if p.name not in skipped]
+    parameters = [
+        Parameter("lora_modules", Parameter.POSITIONAL_OR_KEYWORD, annotation=_LORA_ATTN),
+        *(parameter.replace(kind=keyword) for parameter in sizes),
+        *(_lora_parameter(n, keyword, _REQUIRED) for n in ("lora_rank", "lora_alpha")),
+        *(_lora_parameter(n, keyword) for n in ("lora_dropout", "use_dora", "quantize_base")),
+    ]
+    size_names = {parameter.name for parameter in sizes}
+
+    def build(lora_modules: list[str], **kwargs: Any) -> Any:
+        spec = spec_function(**of_others, **{k: v for k, v in kwargs.items() if k in size_names})
+        adapter = Adapter.of(lora_modules, **{k: v for k, v in kwargs.items() if k not in size_names})
+        return self_attention(spec, adapter, spec.rope(dim=spec.head_size, max_seq_len=spec.max_seq_len))
+
+    doc = f"Build one self-attention layer of {title}, ``[b, s, d] -> [b, s, d]``, with adapters on ``lora_modules``."
+    return make_function(name, module, parameters, doc, build)
+
+
+class SizeRows:
+    """The rows of a family: each call adds a size and returns its full, LoRA and QLoRA builder.
+
+    Args:
+        title (str): the family's name in docstrings.
+        spec_function (SpecFunction): from sizes to a ``DecoderSpec``.
+        module (str): module that holds the builders.
+        lora_order (tuple[str, ...]): LoRA parameters in their order.
+        options (dict[str, Any] | None): parameters of the spec that stay arguments of the builders, with defaults.
+        source (str | None): where the sizes are written down.
+        common (Any): what all sizes share.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        spec_function: SpecFunction,
+        *,
+        module: str,
+        lora_order: tuple[str, ...] = LORA_ORDER,
+        options: dict[str, Any] | None = None,
+        source: str | None = None,
+        **common: Any,
+    ) -> None:
+        self.title, self.spec_function, self.module, self.source = title, spec_function, module, source
+        self.lora_order, self.options, self.common = lora_order, options or {}, common
+        self.specs: dict[str, DecoderSpec] = {}
+
+    def __call__(
+        self, name: str, label: str, *, lora_order: tuple[str, ...] | None = None, **sizes: Any
+    ) -> tuple[Builder, Builder, Builder]:
+        """Add the size ``name``; ``label`` is what docstrings call it."""
+        row = {**self.common, **sizes}
+        known = inspect.signature(self.spec_function).parameters
+        options = [
+            Parameter(key, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=known[key].annotation)
+            for key, default in self.options.items()
+        ]
+        self.specs[name] = self.spec_function(**row, **self.options)
+
+        def full(**kwargs: Any) -> TransformerDecoder:
+            return dense_decoder(self.spec_function(**row, **kwargs))
+
+        def lora(**kwargs: Any) -> TransformerDecoder:
+            chosen = {key: kwargs.pop(key) for key in self.options}
+            return dense_decoder(self.spec_function(**row, **chosen), Adapter.of(**kwargs))
+
+        order = lora_order or self.lora_order
+        lora_parameters = [_lora_parameter(key) for key in order] + options
+        qlora_parameters = [
+            parameter.replace(default=True) if parameter.name == "quantize_base" else parameter
+            for parameter in lora_parameters
+        ]
+        what, raises = f"{self.title} {label}", "for an unknown layer name, none at all, or an adapter on a tied output."
+        return (
+            make_function(name, self.module, options, _docstring(f"Build {what}.", options, self.source), full),
+            make_function(
+                f"lora_{name}",
+                self.module,
+                lora_parameters,
+                _docstring(f"Build {what} with LoRA or DoRA.", lora_parameters, self.source, raises),
+                lora,
+            ),
+            make_function(
+                f"qlora_{name}",
+                self.module,
+                qlora_parameters,
+                _docstring(f"Build {what} with LoRA on an NF4 base (QLoRA).", qlora_parameters, self.source, raises),
+                lora,
+            ),
+        )

@@ -1,0 +1,310 @@
+"""One body for every dense decoder: a row of sizes and options becomes a ``TransformerDecoder``.
+
+A family says what it is by a ``DecoderSpec``; an ``Adapter`` decides, by name, which linear layers become LoRA, DoRA or
+NF4 layers. There is no second builder for adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from torchtune.modules import (
+    FeedForward,
+    FrozenNF4Linear,
+    MultiHeadAttention,
+    RMSNorm,
+    TiedLinear,
+    TransformerDecoder,
+    TransformerSelfAttentionLayer,
+)
+from torchtune.modules.common_utils import reparametrize_as_dtype_state_dict_post_hook
+from torchtune.modules.peft import DoRALinear, LoRALinear
+
+LORA_ATTN_MODULES = Literal["q_proj", "k_proj", "v_proj", "output_proj"]
+_ATTN_NAMES: tuple[str, ...] = get_args(LORA_ATTN_MODULES)
+_MLP_NAMES = ("w1", "w2", "w3")
+
+
+def scale_hidden_dim_for_mlp(dim: int, multiple_of: int = 256) -> int:
+    """Hidden size of a SwiGLU layer whose size is not given: 2/3 of ``4 * dim``, rounded up.
+
+    Args:
+        dim (int): embedding size.
+        multiple_of (int): the result is a multiple of this.
+
+    Returns:
+        int: the hidden size (Shazeer, GLU Variants Improve Transformer, 2020; rounding as in Llama).
+    """
+    hidden = int(2 * (4 * dim) / 3)
+    return multiple_of * -(-hidden // multiple_of)
+
+
+@dataclass(frozen=True)
+class DecoderSpec:
+    """Sizes and options of one dense decoder.
+
+    Args:
+        vocab_size (int): rows of the token embedding.
+        num_layers (int): number of layers.
+        num_heads (int): query heads.
+        num_kv_heads (int): key and value heads; divides ``num_heads``.
+        embed_dim (int): size of a token's vector.
+        intermediate_dim (int): hidden size of the feed-forward layer.
+        max_seq_len (int): longest input, and size of RoPE and KV caches.
+        rope (Callable[..., nn.Module]): makes the positional embedding from ``dim`` and ``max_seq_len``.
+        head_dim (int | None): size of one head; None is ``embed_dim // num_heads``.
+        attn_dropout (float): dropout in attention.
+        norm_eps (float): epsilon of every norm.
+        qkv_bias (tuple[bool, bool, bool]): whether q, k, v have a bias.
+        qk_norm (tuple[bool, bool]): whether q, k are normalized per head before RoPE.
+        activation (Callable[[], nn.Module]): of the feed-forward layer.
+        norm (Callable[..., nn.Module]): norm layer, from ``dim`` and ``eps``.
+        final_norm (Callable[..., nn.Module] | None): the last norm, where it is another one.
+        embedding (Callable[[int, int], nn.Module]): token embedding.
+        attention (Mapping[str, Any]): further arguments of the attention layers.
+        mask_mod (Callable[[int], Callable | None] | None): from a layer's index, its change of the mask.
+        post_norms (bool): norms after attention and after the feed-forward layer too (Gemma 2).
+        tie_word_embeddings (bool): the output layer uses the embedding's weights.
+        output_wrapper (Callable | None): put around the output layer.
+        num_classes (int | None): size of the output where it is a classifier's, not the vocabulary.
+        nf4_frozen (frozenset[str]): which linear layers without adapter are NF4 in a quantized model.
+    """
+
+    vocab_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    embed_dim: int
+    intermediate_dim: int
+    max_seq_len: int
+    rope: Callable[..., nn.Module]
+    head_dim: int | None = None
+    attn_dropout: float = 0.0
+    norm_eps: float = 1e-5
+    qkv_bias: tuple[bool, bool, bool] = (False, False, False)
+    qk_norm: tuple[bool, bool] = (False, False)
+    activation: Callable[[], nn.Module] = nn.SiLU
+    norm: Callable[..., nn.Module] = RMSNorm
+    final_norm: Callable[..., nn.Module] | None = None
+    embedding: Callable[[int, int], nn.Module] = nn.Embedding
+    attention: Mapping[str, Any] = field(default_factory=dict)
+    mask_mod: Callable[[int], Callable[..., Any] | None] | None = None
+    post_norms: bool = False
+    tie_word_embeddings: bool = False
+    output_wrapper: Callable[[Any], Any] | None = None
+    num_classes: int | None = None
+    nf4_frozen: frozenset[str] = field(default_factory=lambda: frozenset((*_ATTN_NAMES, *_MLP_NAMES)))
+
+    @property
+    def head_size(self) -> int:
+        """Size of one attention head."""
+        return self.head_dim or self.embed_dim // self.num_heads
+
+    def classifier(self, num_classes: int) -> DecoderSpec:
+        """The same decoder with ``num_classes`` outputs, and a feed-forward layer that is never quantized unasked."""
+        return replace(
+            self,
+            num_classes=num_classes,
+            tie_word_embeddings=False,
+            nf4_frozen=self.nf4_frozen - frozenset(_MLP_NAMES),
+        )
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Which linear layers get an adapter, and of which kind.
+
+    Args:
+        targets (frozenset[str]): names of layers: q_proj, k_proj, v_proj, output_proj, w1, w2, w3, output.
+        rank (int): rank of the low-rank update.
+        alpha (float): its scale is ``alpha / rank``.
+        dropout (float): dropout before the update.
+        use_dora (bool): DoRA, not LoRA.
+        quantize_base (bool): keep base weights in NF4.
+        quantization (dict[str, Any]): further arguments of the NF4 conversion.
+    """
+
+    targets: frozenset[str]
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    use_dora: bool = False
+    quantize_base: bool = False
+    quantization: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        lora_attn_modules: Iterable[str],
+        apply_lora_to_mlp: bool = False,
+        apply_lora_to_output: bool = False,
+        *,
+        lora_rank: int,
+        lora_alpha: float,
+        lora_dropout: float = 0.0,
+        use_dora: bool = False,
+        quantize_base: bool = False,
+        scaler_block_size: int | None = None,
+    ) -> Adapter:
+        """The adapter that a builder's arguments describe.
+
+        Raises:
+            ValueError: for an unknown layer name, or where no layer at all would get an adapter.
+        """
+        names = list(lora_attn_modules)
+        unknown = sorted(set(names) - set(_ATTN_NAMES))
+        if unknown:
+            raise ValueError(f"lora_attn_modules has unknown names {unknown}; known are {list(_ATTN_NAMES)}")
+        targets = frozenset(
+            names + list(_MLP_NAMES if apply_lora_to_mlp else ()) + (["output"] if apply_lora_to_output else [])
+        )
+        if not targets:
+            raise ValueError(
+                f"Must pass one or more of {list(_ATTN_NAMES)} as lora_attn_modules, or set apply_lora_to_mlp; "
+                "as it is, no layer would get an adapter"
+            )
+        quantization = {"scaler_block_size": scaler_block_size} if quantize_base and scaler_block_size else {}
+        return cls(targets, lora_rank, lora_alpha, lora_dropout, use_dora, quantize_base, quantization)
+
+    def linear(self, name: str, in_dim: int, out_dim: int, bias: bool = False, nf4: bool = True) -> nn.Module:
+        """The layer called ``name``: adapted, NF4 where quantized and ``nf4``, or a plain linear layer."""
+        if name in self.targets:
+            layer = DoRALinear if self.use_dora else LoRALinear
+            return layer(
+                in_dim,
+                out_dim,
+                rank=self.rank,
+                alpha=self.alpha,
+                dropout=self.dropout,
+                use_bias=bias,
+                quantize_base=self.quantize_base and name != "output",
+                **(self.quantization if name != "output" else {}),
+            )
+        if self.quantize_base and nf4 and name != "output":
+            return FrozenNF4Linear(in_dim, out_dim, bias=bias, **self.quantization)
+        return nn.Linear(in_dim, out_dim, bias=bias)
+
+
+NO_ADAPTER = Adapter(frozenset(), rank=0, alpha=0.0)
+
+
+def self_attention(spec: DecoderSpec, adapter: Adapter, rope: nn.Module | None) -> MultiHeadAttention:
+    """Self-attention of one layer: ``[b, s, d] -> [b, s, d]``."""
+    size, heads, kv_heads = spec.head_size, spec.num_heads, spec.num_kv_heads
+    outs = {"q_proj": heads * size, "k_proj": kv_heads * size, "v_proj": kv_heads * size}
+    projections = {
+        name: adapter.linear(name, spec.embed_dim, out, bias, name in spec.nf4_frozen)
+        for (name, out), bias in zip(outs.items(), spec.qkv_bias, strict=True)
+    }
+    return MultiHeadAttention(
+        embed_dim=spec.embed_dim,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=size,
+        **projections,
+        output_proj=adapter.linear(
+            "output_proj", heads * size, spec.embed_dim, nf4="output_proj" in spec.nf4_frozen
+        ),
+        pos_embeddings=rope,
+        q_norm=spec.norm(size, eps=spec.norm_eps) if spec.qk_norm[0] else None,
+        k_norm=spec.norm(size, eps=spec.norm_eps) if spec.qk_norm[1] else None,
+        max_seq_len=spec.max_seq_len,
+        attn_dropout=spec.attn_dropout,
+        norm_before_rope=True,
+        **spec.attention,
+    )
+
+
+def feed_forward(spec: DecoderSpec, adapter: Adapter) -> FeedForward:
+    """Gated feed-forward of one layer: ``[b, s, d] -> [b, s, d]``."""
+    linear = partial(adapter.linear, nf4=_MLP_NAMES[0] in spec.nf4_frozen)
+    return FeedForward(
+        gate_proj=linear("w1", spec.embed_dim, spec.intermediate_dim),
+        down_proj=linear("w2", spec.intermediate_dim, spec.embed_dim),
+        up_proj=linear("w3", spec.embed_dim, spec.intermediate_dim),
+        activation=spec.activation(),
+    )
+
+
+def gated_mlp(
+    dim: int, hidden_dim: int, quantize_base: bool = False, activation: Callable[[], nn.Module] = nn.SiLU
+) -> FeedForward:
+    """A gated feed-forward layer by itself: ``[b, s, dim] -> [b, s, dim]``.
+
+    Args:
+        dim (int): input and output size.
+        hidden_dim (int): hidden size.
+        quantize_base (bool): keep the weights in NF4, frozen.
+        activation (Callable[[], nn.Module]): of the gate.
+
+    Returns:
+        FeedForward: the layer.
+    """
+    make = FrozenNF4Linear if quantize_base else partial(nn.Linear, bias=False)
+    return FeedForward(
+        gate_proj=make(dim, hidden_dim),
+        down_proj=make(hidden_dim, dim),
+        up_proj=make(dim, hidden_dim),
+        activation=activation(),
+    )
+
+
+def dense_decoder(spec: DecoderSpec, adapter: Adapter = NO_ADAPTER) -> TransformerDecoder:
+    """Build a decoder.
+
+    Args:
+        spec (DecoderSpec): what to build.
+        adapter (Adapter): which linear layers are adapted or quantized.
+
+    Returns:
+        TransformerDecoder: ``[b, s]`` token ids to ``[b, s, vocab_size]`` logits.
+
+    Raises:
+        ValueError: where the output layer is tied to the embedding and should get an adapter.
+    """
+    if spec.tie_word_embeddings and "output" in adapter.targets:
+        raise ValueError(
+            "apply_lora_to_output is incompatible with tie_word_embeddings: the output layer has no weight of its own"
+        )
+    norm = partial(spec.norm, spec.embed_dim, eps=spec.norm_eps)
+    rope = spec.rope(dim=spec.head_size, max_seq_len=spec.max_seq_len)
+    tok_embeddings = spec.embedding(spec.vocab_size, spec.embed_dim)
+    layers = nn.ModuleList(
+        TransformerSelfAttentionLayer(
+            attn=self_attention(spec, adapter, rope),
+            mlp=feed_forward(spec, adapter),
+            sa_norm=norm(),
+            mlp_norm=norm(),
+            sa_scale=norm() if spec.post_norms else None,
+            mlp_scale=norm() if spec.post_norms else None,
+            mask_mod=spec.mask_mod(index) if spec.mask_mod else None,
+        )
+        for index in range(spec.num_layers)
+    )
+    output: Any = (
+        TiedLinear(tok_embeddings)
+        if spec.tie_word_embeddings
+        else adapter.linear("output", spec.embed_dim, spec.num_classes or spec.vocab_size)
+    )
+    model = TransformerDecoder(
+        tok_embeddings=tok_embeddings,
+        layers=layers,
+        max_seq_len=spec.max_seq_len,
+        num_heads=spec.num_heads,
+        head_dim=spec.head_size,
+        norm=(spec.final_norm or spec.norm)(spec.embed_dim, eps=spec.norm_eps),
+        output=spec.output_wrapper(output) if spec.output_wrapper else output,
+    )
+    if adapter.quantize_base:
+        # A state dict holds the base weights dequantized, in the dtype of the rest, one tensor at a time on the CPU.
+        dtype = tok_embeddings.weight.dtype if isinstance(tok_embeddings.weight, torch.Tensor) else None
+        model._register_state_dict_hook(
+            partial(reparametrize_as_dtype_state_dict_post_hook, dtype=dtype, offload_to_cpu=True)
+        )
+    return model

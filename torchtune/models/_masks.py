@@ -1,0 +1,85 @@
+"""Attention masks of some layers only: sliding windows and chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, and_masks, create_block_mask
+
+Mask = Tensor | BlockMask | None
+
+
+class WindowMask:
+    """Lets a token see itself and the ``size - 1`` tokens before it, of those that the model's mask lets it see.
+
+    Tokens count by their place in the sequence, or in the KV cache. It is called by a layer as its ``mask_mod``.
+
+    Args:
+        size (int): tokens in the window.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._last: tuple[BlockMask, BlockMask] | None = None
+
+    def __call__(
+        self, mask: Mask = None, bsz: int = 1, seq_len: int = 1, device: torch.device | None = None, **kwargs: Any
+    ) -> Mask:
+        """Narrow a mask.
+
+        Args:
+            mask (Mask): bool or additive ``[b, s, t]``, a ``BlockMask``, or None for causal.
+            bsz (int): batch size.
+            seq_len (int): queries.
+            device (torch.device | None): of the mask to be made.
+            **kwargs (Any): ignored.
+
+        Returns:
+            Mask: the narrowed mask; None where a causal mask is narrow enough.
+        """
+        if isinstance(mask, BlockMask):
+            return self._block(mask)
+        if mask is None:
+            if seq_len <= self.size:
+                return None
+            ones = torch.ones(seq_len, seq_len, dtype=torch.bool, device=device)
+            return (ones.tril() & ones.triu(1 - self.size)).expand(bsz, -1, -1)
+        allowed = mask if mask.dtype == torch.bool else ~torch.isneginf(mask)
+        keys = torch.arange(mask.shape[-1], device=mask.device)
+        # A query's own place is that of the last key it may see.
+        own = torch.where(allowed, keys, -1).amax(-1, keepdim=True)
+        near = keys > own - self.size
+        return mask & near if mask.dtype == torch.bool else mask.masked_fill(~near, float("-inf"))
+
+    def _block(self, mask: BlockMask) -> BlockMask:
+        if self._last is None or self._last[0] is not mask:
+            batch, heads, queries, keys = mask.shape
+            narrowed = create_block_mask(
+                and_masks(mask.mask_mod, lambda b, h, q, kv: q - kv < self.size),
+                batch,
+                heads,
+                queries,
+                keys,
+                device=mask.kv_num_blocks.device,
+            )
+            self._last = (mask, narrowed)
+        return self._last[1]
+
+
+def windows(size: int | None, every: int = 1) -> Callable[[int], WindowMask | None] | None:
+    """Masks by layer: a window in layers 0, ``every``, 2 * ``every``, ...; None where there is no window at all.
+
+    Args:
+        size (int | None): tokens in the window.
+        every (int): step of the layers.
+
+    Returns:
+        Callable[[int], WindowMask | None] | None: from a layer's index to its mask.
+    """
+    if size is None:
+        return None
+    shared = WindowMask(size)
+    return lambda layer: shared if layer % every == 0 else None

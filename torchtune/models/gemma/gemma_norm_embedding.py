@@ -1,0 +1,34 @@
+"""Gemma's token embedding."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class GemmaNormEmbeddings(nn.Embedding):
+    """Token embedding multiplied by the root of its size.
+
+    Args:
+        num_embeddings (int): number of tokens.
+        embedding_dim (int): size of a vector.
+        *args (Any): passed on to ``nn.Embedding``.
+        **kwargs (Any): passed on to ``nn.Embedding``.
+
+    Source: https://arxiv.org/abs/2403.08295
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(num_embeddings, embedding_dim, *args, **kwargs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Look up and scale.
+
+        Args:
+            x (torch.Tensor): token ids ``[b, s]``.
+
+        Returns:
+            torch.Tensor: ``[b, s, d]``. The root is rounded to the dtype of the weights, as in the released models.
+        """
+        vectors = super().forward(x)
+        return vectors * torch.tensor(self.embedding_dim**0.5, dtype=vectors.dtype, device=vectors.device)

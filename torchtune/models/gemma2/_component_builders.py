@@ -1,0 +1,97 @@
+"""Gemma 2: Gemma with soft caps, norms on both sides, and a sliding window in every other layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from torchtune.models._builders import component_builders
+from torchtune.models._dense import DecoderSpec
+from torchtune.models._masks import windows
+from torchtune.models.gemma._component_builders import gemma_mlp, gemma_spec
+from torchtune.models.gemma.rms_norm import GemmaRMSNorm
+
+SOURCE = "https://arxiv.org/abs/2408.00118 (Gemma 2)"
+
+
+class Gemma2FinalNorm(nn.Module):
+    """The last norm, one level down in state dicts (``norm.rms_norm.scale``).
+
+    Args:
+        dim (int): size of a token's vector.
+        eps (float): added to the mean square.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.rms_norm = GemmaRMSNorm(dim, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., dim] -> [..., dim]``."""
+        return self.rms_norm(x)
+
+
+class SoftCappedOutput:
+    """An output layer whose logits are bent to stay within ``cap``.
+
+    Args:
+        output (Callable[[Tensor], Tensor]): the output layer.
+        cap (float): bound of the logits.
+    """
+
+    def __init__(self, output: Callable[[Tensor], Tensor], cap: float) -> None:
+        self.output, self.cap = output, cap
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``[..., d]`` to logits ``[..., v]``."""
+        return torch.tanh(self.output(x) / self.cap) * self.cap
+
+
+def gemma2_spec(
+    vocab_size: int,
+    num_layers: int,
+    num_heads: int,
+    head_dim: int,
+    num_kv_heads: int,
+    embed_dim: int,
+    intermediate_dim: int,
+    max_seq_len: int,
+    attn_dropout: float = 0.0,
+    norm_eps: float = 1e-6,
+    rope_base: int = 10_000,
+    hidden_capping_value: float = 50.0,
+    final_capping_value: float = 30.0,
+    sliding_window_size: int = 4096,
+    query_pre_attn_scalar: int | None = None,
+) -> DecoderSpec:
+    """What a Gemma 2 decoder of these sizes is made of."""
+    spec = gemma_spec(
+        vocab_size=vocab_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        head_dim=head_dim,
+        num_kv_heads=num_kv_heads,
+        embed_dim=embed_dim,
+        intermediate_dim=intermediate_dim,
+        max_seq_len=max_seq_len,
+        attn_dropout=attn_dropout,
+        norm_eps=norm_eps,
+        rope_base=rope_base,
+    )
+    return replace(
+        spec,
+        final_norm=Gemma2FinalNorm,
+        post_norms=True,
+        mask_mod=windows(sliding_window_size, every=2),
+        output_wrapper=partial(SoftCappedOutput, cap=final_capping_value) if final_capping_value else None,
+        attention={"softcap": hidden_capping_value, "softmax_scale": (query_pre_attn_scalar or head_dim) ** -0.5},
+    )
+
+
+gemma2, lora_gemma2 = component_builders("gemma2", "Gemma 2", gemma2_spec, module=__name__, source=SOURCE)
+
+__all__ = ["Gemma2FinalNorm", "SoftCappedOutput", "gemma2", "gemma2_spec", "gemma_mlp", "lora_gemma2"]

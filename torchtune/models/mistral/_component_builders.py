@@ -1,0 +1,68 @@
+"""Mistral, and classifiers and reward models on it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torchtune.models._builders import component_builders
+from torchtune.models._dense import DecoderSpec, gated_mlp
+from torchtune.models._masks import windows
+from torchtune.modules import RotaryPositionalEmbeddings
+
+SOURCE = "https://arxiv.org/abs/2310.06825 (Mistral 7B)"
+
+
+def mistral_spec(
+    vocab_size: int,
+    num_layers: int,
+    num_heads: int,
+    num_kv_heads: int,
+    embed_dim: int,
+    intermediate_dim: int,
+    max_seq_len: int,
+    attn_dropout: float = 0.0,
+    norm_eps: float = 1e-5,
+    rope_base: int = 10_000,
+    sliding_window: int | None = None,
+) -> DecoderSpec:
+    """What a Mistral decoder of these sizes is made of."""
+    return DecoderSpec(
+        vocab_size=vocab_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        embed_dim=embed_dim,
+        intermediate_dim=intermediate_dim,
+        max_seq_len=max_seq_len,
+        attn_dropout=attn_dropout,
+        norm_eps=norm_eps,
+        rope=partial(RotaryPositionalEmbeddings, base=rope_base),
+        mask_mod=windows(sliding_window),
+    )
+
+
+def mistral_classifier_spec(
+    num_classes: int,
+    *,
+    vocab_size: int,
+    num_layers: int,
+    num_heads: int,
+    num_kv_heads: int,
+    embed_dim: int,
+    intermediate_dim: int,
+    max_seq_len: int,
+    attn_dropout: float = 0.0,
+    norm_eps: float = 1e-5,
+    rope_base: int = 10_000,
+    sliding_window: int | None = None,
+) -> DecoderSpec:
+    """What a classifier on Mistral is made of."""
+    sizes = {name: value for name, value in locals().items() if name != "num_classes"}
+    return mistral_spec(**sizes).classifier(num_classes)
+
+
+mistral, lora_mistral = component_builders("mistral", "Mistral", mistral_spec, module=__name__, source=SOURCE)
+mistral_classifier, lora_mistral_classifier = component_builders(
+    "mistral_classifier", "Mistral classifier", mistral_classifier_spec, module=__name__, source=SOURCE
+)
+mistral_mlp = gated_mlp

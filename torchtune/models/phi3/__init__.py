@@ -1,0 +1,27 @@
+"""Phi-3: models, tokenizer and weight conversion."""
+
+from torchtune.models.phi3._component_builders import (
+    lora_phi3,
+    phi3,
+)
+from torchtune.models.phi3._convert_weights import (
+    phi3_hf_to_tune,
+    phi3_tune_to_hf,
+)
+from torchtune.models.phi3._model_builders import (
+    phi3_mini,
+    lora_phi3_mini,
+    qlora_phi3_mini,
+)
+from torchtune.models.phi3._position_embeddings import Phi3RotaryPositionalEmbeddings
+
+__all__ = [
+    "Phi3RotaryPositionalEmbeddings",
+    "lora_phi3",
+    "lora_phi3_mini",
+    "phi3",
+    "phi3_hf_to_tune",
+    "phi3_mini",
+    "phi3_tune_to_hf",
+    "qlora_phi3_mini",
+]

@@ -1,0 +1,14 @@
+"""The one size of Phi-4, built as Phi-3."""
+
+from __future__ import annotations
+
+from torchtune.models._builders import SizeRows
+from torchtune.models.phi3._component_builders import phi3_spec
+
+# The rotary base is that of the published config.json (250,000); with 10,000 the released weights give wrong logits.
+PHI4_SIZES = _size = SizeRows(
+    "Phi-4", phi3_spec, module=__name__, source="https://arxiv.org/abs/2412.08905 (Phi-4 Technical Report)", rope_base=250_000
+)
+
+# fmt: off
+phi4_14b, lora_phi4_14b, qlora_phi4_14b = _size("phi4_14b", "14B", vocab_size=100_352, num_layers=40, num_heads=40, num_kv_heads=10, embed_dim=5120, intermediate_dim=17920, max_seq_len=16_384)

@@ -1,0 +1,56 @@
+"""Qwen2: biases on q, k, v; rotary halves apart. With ``q_norm`` and ``k_norm`` it is Qwen3."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torchtune.models._builders import component_builders, lora_attention_builder
+from torchtune.models._dense import DecoderSpec
+from torchtune.models.qwen2._positional_embeddings import Qwen2RotaryPositionalEmbeddings
+
+SOURCE = "https://arxiv.org/abs/2407.10671 (Qwen2 Technical Report)"
+
+
+def qwen2_spec(
+    vocab_size: int,
+    num_layers: int,
+    num_heads: int,
+    num_kv_heads: int,
+    embed_dim: int,
+    intermediate_dim: int,
+    max_seq_len: int,
+    head_dim: int | None = None,
+    attn_dropout: float = 0.0,
+    norm_eps: float = 1e-5,
+    rope_base: float = 1_000_000.0,
+    tie_word_embeddings: bool = False,
+    q_proj_bias: bool = True,
+    k_proj_bias: bool = True,
+    v_proj_bias: bool = True,
+    q_norm: bool = False,
+    k_norm: bool = False,
+) -> DecoderSpec:
+    """What a Qwen2 decoder of these sizes is made of."""
+    return DecoderSpec(
+        vocab_size=vocab_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        embed_dim=embed_dim,
+        intermediate_dim=intermediate_dim,
+        max_seq_len=max_seq_len,
+        head_dim=head_dim,
+        attn_dropout=attn_dropout,
+        norm_eps=norm_eps,
+        rope=partial(Qwen2RotaryPositionalEmbeddings, base=rope_base),
+        tie_word_embeddings=tie_word_embeddings,
+        qkv_bias=(q_proj_bias, k_proj_bias, v_proj_bias),
+        qk_norm=(q_norm, k_norm),
+        nf4_frozen=frozenset(),
+    )
+
+
+qwen2, lora_qwen2 = component_builders("qwen2", "Qwen2", qwen2_spec, module=__name__, source=SOURCE)
+lora_qwen2_self_attention = lora_attention_builder(
+    "lora_qwen2_self_attention", "Qwen2", qwen2_spec, module=__name__
+)
