@@ -49,7 +49,7 @@ class _LowRankLinear(nn.Module):
         self.use_bias = use_bias
         self._quantize_base = quantize_base
         base = nn.Linear(in_dim, out_dim, bias=use_bias)
-        weight = nn.Parameter(to_nf4(base.weight, **quantization_kwargs), False) if quantize_base else base.weight
+        weight = nn.Parameter(to_nf4(base.weight, **quantization_kwargs)) if quantize_base else base.weight
         self.register_parameter("weight", weight)
         self.register_parameter("bias", base.bias)
         self.disabled = False

@@ -1,0 +1,91 @@
+"""Cross entropy of logits that come in pieces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchtune.modules.loss.loss_types import SFTLoss
+
+
+def split_labels(labels: Tensor, chunks: list[Tensor]) -> list[Tensor]:
+    """Cut labels ``[b, s]`` along the sequence into the lengths of ``chunks`` ``[b, c, v]``."""
+    lengths = [chunk.shape[1] for chunk in chunks]
+    if sum(lengths) != labels.shape[1]:
+        raise ValueError(
+            f"The logits have {sum(lengths)} positions (chunks of {lengths}), the labels {labels.shape[1]}; they must agree"
+        )
+    return list(labels.split(lengths, dim=1))
+
+
+class CEWithChunkedOutputLoss(nn.Module, SFTLoss):
+    """Cross entropy that upcasts one piece of the logits at a time, as a mean over tokens that are not ignored.
+
+    :class:`~torchtune.modules.loss.LinearCrossEntropyLoss` needs still less memory.
+
+    Args:
+        num_output_chunks (int): pieces that the model is to return.
+        ignore_index (int): target of tokens that don't count.
+    """
+
+    def __init__(self, num_output_chunks: int = 8, ignore_index: int = -100) -> None:
+        super().__init__()
+        self.num_output_chunks = num_output_chunks
+        self.ignore_index = ignore_index
+
+    def set_model_output(self, model: nn.Module) -> None:
+        """Make a model return its logits in pieces.
+
+        Args:
+            model (nn.Module): with ``set_num_output_chunks``.
+        """
+        model.set_num_output_chunks(self.num_output_chunks)  # type: ignore[operator]
+
+    def apply_compile_strategy(self, *args: Any, **kwargs: Any) -> CEWithChunkedOutputLoss:
+        """Compile the cross entropy of one piece.
+
+        Args:
+            *args (Any): of ``torch.compile``.
+            **kwargs (Any): of ``torch.compile``.
+
+        Returns:
+            CEWithChunkedOutputLoss: itself.
+        """
+        self.compute_cross_entropy = torch.compile(  # type: ignore[method-assign]
+            self.compute_cross_entropy, *args, **kwargs
+        )
+        return self
+
+    def compute_cross_entropy(self, logits: Tensor, labels: Tensor, normalize: bool = True) -> Tensor:
+        """Cross entropy of one piece, in fp32.
+
+        Args:
+            logits (Tensor): ``[n, v]``.
+            labels (Tensor): ``[n]``.
+            normalize (bool): the mean over tokens that count, not the sum.
+
+        Returns:
+            Tensor: a scalar.
+        """
+        loss = F.cross_entropy(logits.float(), labels, ignore_index=self.ignore_index, reduction="sum")
+        return loss / (labels != self.ignore_index).sum().clamp(min=1) if normalize else loss
+
+    def forward(self, logits: list[Tensor], labels: Tensor) -> Tensor:  # type: ignore[override]
+        """Compute the loss.
+
+        Args:
+            logits (list[Tensor]): pieces ``[b, c, v]`` along the sequence.
+            labels (Tensor): ``[b, s]``.
+
+        Returns:
+            Tensor: the mean over tokens that count; 0 if there are none.
+        """
+        total = (labels != self.ignore_index).sum().clamp(min=1)
+        losses = [
+            self.compute_cross_entropy(chunk.reshape(-1, chunk.shape[-1]), target.reshape(-1), normalize=False)
+            for chunk, target in zip(logits, split_labels(labels, logits), strict=True)
+        ]
+        return torch.stack(losses).sum() / total

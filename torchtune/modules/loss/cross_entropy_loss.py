@@ -1,0 +1,264 @@
+"""Output projection and cross entropy in one, never with all logits at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from torchtune.modules._functional import _eager
+from torchtune.modules.loss.loss_types import SFTLoss
+from torchtune.modules.tied_linear import TiedLinear
+
+
+def _loss_and_gradient(logits: Tensor, target: Tensor, counts: Tensor, scale: Tensor, wide: Tensor | None) -> Tensor:
+    """Sum of the chunk's cross entropy; ``logits`` become its gradient, times ``scale``.
+
+    ``counts`` is False for ignored tokens; ``wide`` is an fp32 buffer where the logits are narrower.
+    """
+    work = logits if wide is None else wide.copy_(logits)
+    work -= work.amax(dim=-1, keepdim=True)
+    index = target.unsqueeze(1)
+    picked = work.gather(1, index)
+    work.exp_()
+    total = work.sum(dim=-1, keepdim=True)
+    weight = scale * counts.unsqueeze(1)
+    work *= weight / total
+    work.scatter_add_(1, index, -weight.to(work.dtype))
+    if wide is not None:
+        logits.copy_(work)
+    return ((total.log() - picked) * counts.unsqueeze(1)).sum()
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Sum of the cross entropy times ``scale``, with its gradients computed chunk by chunk in the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        counts: Tensor,
+        scale: Tensor,
+        num_chunks: int,
+        needs: tuple[bool, bool],
+        step: Callable[..., Tensor],
+    ) -> Tensor:
+        rows = -(-hidden.shape[0] // max(1, min(num_chunks, hidden.shape[0])))
+        grad_hidden = torch.empty_like(hidden) if needs[0] else None
+        grad_weight = torch.empty_like(weight) if needs[1] else None
+        buffer = hidden.new_empty(rows, weight.shape[0])
+        wide = None if hidden.dtype == torch.float32 else torch.empty_like(buffer, dtype=torch.float32)
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for start in range(0, hidden.shape[0], rows):
+            part = slice(start, start + rows)
+            chunk = hidden[part]
+            logits = torch.mm(chunk, weight.t(), out=buffer[: chunk.shape[0]])
+            loss += step(logits, target[part], counts[part], scale, wide if wide is None else wide[: chunk.shape[0]])
+            if grad_hidden is not None:
+                torch.mm(logits, weight, out=grad_hidden[part])
+            if grad_weight is not None and start == 0:
+                torch.mm(logits.t(), chunk, out=grad_weight)
+            elif grad_weight is not None:
+                grad_weight.addmm_(logits.t(), chunk)
+        ctx.gradients = (grad_hidden, grad_weight)
+        return loss * scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError(
+                "LinearCrossEntropyLoss can be differentiated once: its gradients are handed on, not kept. "
+                "Compute the loss anew instead of retain_graph=True"
+            )
+        gradients, ctx.gradients = ctx.gradients, None
+        # The recipes scale the loss; in place, since these are the largest tensors there are.
+        scaled = [g if g is None else g.mul_(grad.to(g.dtype)) for g in gradients]
+        return scaled[0], scaled[1], None, None, None, None, None, None
+
+
+class LinearCrossEntropyLoss(SFTLoss, nn.Module):
+    """Cross entropy of hidden states: the output projection is part of the loss and done in chunks.
+
+    On plain tensors each chunk's gradients are computed right after its loss, in buffers that all chunks share, so the
+    logits of all tokens never exist. The result is the mean over tokens that are not ignored.
+
+    Args:
+        num_output_chunks (int): chunks of tokens.
+        ignore_index (int): target of tokens that don't count.
+        tp_enabled (bool): whether the model is sharded with tensor parallelism.
+        mask_ignored_tokens (bool): leave ignored tokens out of the projection.
+    """
+
+    def __init__(
+        self,
+        num_output_chunks: int = 8,
+        ignore_index: int = -100,
+        tp_enabled: bool = False,
+        mask_ignored_tokens: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_output_chunks = num_output_chunks
+        self.ignore_index = ignore_index
+        self.tp_enabled = tp_enabled
+        self.mask_ignored_tokens = mask_ignored_tokens
+        self.linear_projection: Any = None
+        self._step: Callable[..., Tensor] = _loss_and_gradient
+
+    @property
+    def tp_requires_loss_parallel_ctx_manager(self) -> bool:
+        """Whether, under tensor parallelism, loss and backward must run in ``loss_parallel()``: they do."""
+        return True
+
+    def patch_tp_plan(self, tp_plan: Any) -> Any:
+        """Let the output projection, which the loss calls itself, take replicated states and give sharded logits.
+
+        Args:
+            tp_plan (Any): module name to parallel style.
+
+        Returns:
+            Any: a new plan.
+
+        Raises:
+            KeyError: if the plan has no ``output``.
+        """
+        if "output" not in tp_plan:
+            raise KeyError(f"The tensor-parallel plan must have an `output` entry; it has {sorted(tp_plan)}")
+        from torch.distributed.tensor import Replicate, Shard
+        from torch.distributed.tensor.parallel import ColwiseParallel
+
+        output = ColwiseParallel(input_layouts=Replicate(), output_layouts=Shard(-1), use_local_output=False)
+        self.tp_enabled = True
+        return {**tp_plan, "output": output}
+
+    def set_model_output(self, model: nn.Module) -> None:
+        """Make a model return its last hidden states, and take over its output projection.
+
+        Args:
+            model (nn.Module): with ``skip_output_layer`` and ``output``.
+        """
+        model.skip_output_layer = True  # type: ignore[assignment]
+        # Not as a submodule: the projection's parameters are the model's.
+        object.__setattr__(self, "linear_projection", model.output)
+
+    def apply_compile_strategy(self, *args: Any, **kwargs: Any) -> LinearCrossEntropyLoss:
+        """Compile what is done to each chunk of logits.
+
+        Args:
+            *args (Any): of ``torch.compile``.
+            **kwargs (Any): of ``torch.compile``.
+
+        Returns:
+            LinearCrossEntropyLoss: itself.
+        """
+        self._step = torch.compile(_loss_and_gradient, *args, **kwargs)
+        self.compute_cross_entropy = torch.compile(  # type: ignore[method-assign]
+            self.compute_cross_entropy, *args, **kwargs
+        )
+        return self
+
+    def compute_cross_entropy(self, hidden_chunk: Tensor, target_chunk: Tensor) -> Tensor:
+        """Sum of the cross entropy of one chunk, in fp32.
+
+        Args:
+            hidden_chunk (Tensor): ``[n, d]``.
+            target_chunk (Tensor): ``[n]``.
+
+        Returns:
+            Tensor: a scalar.
+
+        Raises:
+            AttributeError: if ``set_model_output`` was not called.
+        """
+        if self.linear_projection is None:
+            raise AttributeError("Call loss.set_model_output(model) first: the loss needs the model's output projection")
+        logits = self.linear_projection(hidden_chunk)
+        if self.tp_enabled:
+            from torch.distributed.tensor import DTensor, Replicate
+            from torch.distributed.tensor.parallel import loss_parallel
+
+            if isinstance(logits, DTensor) and not isinstance(target_chunk, DTensor):
+                placements = [Replicate()] * logits.device_mesh.ndim
+                target_chunk = DTensor.from_local(target_chunk, logits.device_mesh, placements, run_check=False)
+            with loss_parallel():
+                return F.cross_entropy(
+                    logits.float(), target_chunk, reduction="sum", ignore_index=self.ignore_index
+                )
+        return F.cross_entropy(logits.float(), target_chunk, reduction="sum", ignore_index=self.ignore_index)
+
+    def mask_inputs(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the tokens that count.
+
+        Args:
+            hidden (Tensor): ``[n, d]``.
+            target (Tensor): ``[n]``.
+
+        Returns:
+            tuple[Tensor, Tensor]: ``[m, d]`` and ``[m]``.
+        """
+        keep = (target != self.ignore_index).nonzero().squeeze(1)
+        from_mesh = getattr(hidden, "device_mesh", None)
+        if from_mesh is not None:
+            from torch.distributed.tensor import DTensor
+
+            local = hidden.full_tensor().index_select(0, keep)  # type: ignore[attr-defined]
+            return DTensor.from_local(local, from_mesh, run_check=False), target[keep]
+        return hidden.index_select(0, keep), target[keep]
+
+    def _plain_weight(self, hidden: Tensor) -> Tensor | None:
+        """The projection's weight, if it is nothing but a matrix product."""
+        projection = self.linear_projection
+        if isinstance(projection, TiedLinear):
+            weight, module = projection.weight, projection.linear
+        elif type(projection) is nn.Linear and projection.bias is None:
+            weight, module = projection.weight, projection
+        else:
+            return None
+        hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+        if hooked or self.tp_enabled or not _eager(hidden, weight) or weight.dtype != hidden.dtype:
+            return None
+        return weight
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            outputs (Tensor): the model's last hidden states, after the norm, ``[b, s, d]``.
+            targets (Tensor): ``[b, s]``.
+
+        Returns:
+            Tensor: the mean over tokens that count, fp32; 0 if there are none.
+        """
+        target = targets.reshape(-1)
+        hidden = outputs.reshape(-1, outputs.shape[-1])
+        total = (target != self.ignore_index).sum()
+        if self.mask_ignored_tokens:
+            hidden, target = self.mask_inputs(hidden, target)
+        if hidden.shape[0] == 0:
+            return (outputs * 0).sum().float()  # part of the graph, so that backward() works
+        weight = self._plain_weight(hidden)
+        if weight is None:
+            chunks = min(self.num_output_chunks, hidden.shape[0])
+            losses = [
+                self.compute_cross_entropy(h, t)
+                for h, t in zip(hidden.tensor_split(chunks), target.tensor_split(chunks), strict=True)
+            ]
+            return torch.stack(losses).sum() / total.clamp(min=1)
+        counts = target != self.ignore_index
+        grad = torch.is_grad_enabled()
+        return _LinearCrossEntropy.apply(
+            hidden,
+            weight,
+            target.where(counts, 0),
+            counts,
+            total.clamp(min=1).float().reciprocal(),
+            self.num_output_chunks,
+            (grad and hidden.requires_grad, grad and weight.requires_grad),
+            self._step,
+        )

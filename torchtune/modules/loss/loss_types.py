@@ -1,0 +1,91 @@
+"""What recipes expect of a loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _Loss(ABC):
+    """Hooks that every loss may override."""
+
+    def apply_compile_strategy(self, *args: Any, **kwargs: Any) -> Any:
+        """Compile the part of the loss that gains by it.
+
+        Args:
+            *args (Any): of ``torch.compile``.
+            **kwargs (Any): of ``torch.compile``.
+
+        Returns:
+            Any: the loss itself.
+        """
+        self.forward = torch.compile(self.forward, *args, **kwargs)  # type: ignore[method-assign, attr-defined]
+        return self
+
+    def set_model_output(self, model: nn.Module) -> None:
+        """Make a model return what the loss takes.
+
+        Args:
+            model (nn.Module): changed in place.
+        """
+
+
+class SFTLoss(_Loss):
+    """A loss of a model's outputs and target tokens."""
+
+    @property
+    def tp_requires_loss_parallel_ctx_manager(self) -> bool:
+        """Whether, under tensor parallelism, loss and backward must run in ``loss_parallel()``."""
+        return False
+
+    def patch_tp_plan(self, tp_plan: Any) -> Any:
+        """Adapt a tensor-parallel plan to what the loss takes.
+
+        Args:
+            tp_plan (Any): module name to parallel style.
+
+        Returns:
+            Any: the plan.
+        """
+        return tp_plan
+
+    @abstractmethod
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            outputs (Tensor): what the model returned.
+            targets (Tensor): ``[b, s]`` token ids.
+
+        Returns:
+            Tensor: a scalar.
+        """
+
+
+class RLLoss(_Loss):
+    """A loss of policies' outputs and advantages."""
+
+    @abstractmethod
+    def forward(
+        self,
+        pi_old_outputs: Tensor,
+        pi_outputs: Tensor,
+        ref_outputs: Tensor,
+        advantages: Tensor,
+        padding_masks: Tensor | None = None,
+    ) -> Any:
+        """Compute the loss.
+
+        Args:
+            pi_old_outputs (Tensor): of the policy that sampled.
+            pi_outputs (Tensor): of the policy that is trained.
+            ref_outputs (Tensor): of the reference policy.
+            advantages (Tensor): of the sampled sequences.
+            padding_masks (Tensor | None): True where a token counts.
+
+        Returns:
+            Any: the loss, and what else there is to log.
+        """
