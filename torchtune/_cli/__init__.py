@@ -1,0 +1,1 @@
+"""The ``tune`` command. Nothing here imports torch before a recipe needs it."""

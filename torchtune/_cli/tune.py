@@ -1,0 +1,41 @@
+"""The entry point of ``tune``, and its parser."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from torchtune._cli import cat, cp, download, ls, run, validate
+
+# Each adds its parser with `add(subparsers)`, in the order of the help.
+_COMMANDS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (
+    download.add,
+    ls.add,
+    cp.add,
+    run.add,
+    validate.add,
+    cat.add,
+)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of ``tune`` with all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="tune",
+        description="Fine-tune language models: find, copy and run recipes and configs, fetch weights.",
+    )
+    parser.set_defaults(func=lambda args: parser.print_help())
+    subparsers = parser.add_subparsers(title="subcommands")
+    for add in _COMMANDS:
+        add(subparsers)
+    return parser
+
+
+def main() -> None:
+    """Runs ``tune`` with the arguments of the command line."""
+    args = make_parser().parse_args()
+    args.func(args)
+
+
+if __name__ == "__main__":
+    main()

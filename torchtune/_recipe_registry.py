@@ -1,0 +1,117 @@
+"""The recipes that come with torchtune and their configs, as ``tune ls`` lists them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchtune._config_index import CONFIGS
+
+
+@dataclass
+class Config:
+    """A config: its name for the command line, and its file under ``recipes/configs``."""
+
+    name: str
+    file_path: str
+
+
+@dataclass
+class Recipe:
+    """A recipe: its name for the command line, its file under ``recipes``, its configs."""
+
+    name: str
+    file_path: str
+    configs: list[Config]
+    supports_distributed: bool
+
+
+# name, file, whether torchrun may start it
+_RECIPES = (
+    ("full_finetune_single_device", "finetune.py", False),
+    ("full_finetune_distributed", "finetune.py", True),
+    ("lora_finetune_single_device", "finetune.py", False),
+    ("lora_finetune_distributed", "finetune.py", True),
+    ("generate", "generate.py", False),
+)
+
+
+@functools.cache
+def _table() -> tuple[Recipe, ...]:
+    return tuple(
+        Recipe(name, file, [Config(c, f"{c}.yaml") for c in CONFIGS.get(name, ())], distributed)
+        for name, file, distributed in _RECIPES
+    )
+
+
+def get_all_recipes() -> list[Recipe]:
+    """All recipes, in the order of ``tune ls``."""
+    return list(_table())
+
+
+def recipes_root() -> Path:
+    """The folder of the recipes: beside the package, in a checkout and in an installed wheel.
+
+    Raises:
+        FileNotFoundError: if torchtune was installed without its recipes.
+    """
+    beside = Path(__file__).resolve().parent.parent / "recipes"
+    if beside.is_dir():
+        return beside
+    spec = importlib.util.find_spec("recipes")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / "configs").is_dir():
+            return Path(folder)
+    raise FileNotFoundError(
+        f"The folder of the recipes was not found: neither {beside} nor an installed package 'recipes' with configs"
+    )
+
+
+def find_recipe(name: str) -> Recipe | None:
+    """The recipe of this name, if there is one."""
+    return next((recipe for recipe in _table() if recipe.name == name), None)
+
+
+def names() -> list[str]:
+    """The names of all recipes and configs."""
+    return [name for recipe in _table() for name in (recipe.name, *(config.name for config in recipe.configs))]
+
+
+def recipes_of_config(name: str) -> list[Recipe]:
+    """The recipes that list a config of this name."""
+    return [recipe for recipe in _table() if any(config.name == name for config in recipe.configs)]
+
+
+def find_config(name: str) -> Path | None:
+    """The file of the config of this name, if there is one."""
+    for recipe in recipes_of_config(name):
+        for config in recipe.configs:
+            if config.name == name:
+                return recipes_root() / "configs" / config.file_path
+    return None
+
+
+def recipe_file(recipe: Recipe) -> Path:
+    """The file of a recipe."""
+    return recipes_root() / recipe.file_path
+
+
+def config_keys(file: Path) -> frozenset[str]:
+    """The config keys that a recipe declares in its ``CONFIG_KEYS``, read without importing it; empty if it has none.
+
+    Args:
+        file: the recipe. ``CONFIG_KEYS`` is a literal of strings at its top level; a dotted key is a key in a section.
+    """
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any(isinstance(target, ast.Name) and target.id == "CONFIG_KEYS" for target in targets):
+            value = node.value
+            if isinstance(value, ast.Call) and value.args:  # frozenset({...}) or tuple([...])
+                value = value.args[0]
+            return frozenset(ast.literal_eval(value or ast.Tuple([])))
+    return frozenset()
