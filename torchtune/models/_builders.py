@@ -57,6 +57,7 @@ SIZE_PARAMETERS: dict[str, str] = {
     "k_norm": "normalize keys per head before RoPE.",
     "hidden_capping_value": "soft cap of attention scores; None for none.",
     "final_capping_value": "soft cap of logits; None for none.",
+    "cap_logits": "apply the final cap to the logits, as the released models do; False applies it to the last hidden state.",
     "sliding_window_size": "tokens that every other layer looks back on.",
     "sliding_window": "tokens that every layer looks back on; None is all.",
     "query_pre_attn_scalar": "scores are divided by the root of this; None is ``head_dim``.",

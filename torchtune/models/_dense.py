@@ -175,7 +175,8 @@ class Adapter:
     def linear(self, name: str, in_dim: int, out_dim: int, bias: bool = False, nf4: bool = True) -> nn.Module:
         """The layer called ``name``: adapted, NF4 where quantized and ``nf4``, or a plain linear layer."""
         if name in self.targets:
-            layer = DoRALinear if self.use_dora else LoRALinear
+            # A bias isn't stretched with the rows: so does PEFT, and so is a merged checkpoint right.
+            layer = partial(DoRALinear, scale_bias=False) if self.use_dora else LoRALinear
             return layer(
                 in_dim,
                 out_dim,

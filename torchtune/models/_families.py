@@ -6,6 +6,7 @@ size loads without a builder of its own: ``spec_from_hf_config`` is what to buil
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -96,7 +97,7 @@ FAMILIES: dict[str, Family] = {
         Family("gemma", gemma_spec, GENERIC_HF, activation="gelu_pytorch_tanh", always_tied=True),
         Family(
             "gemma2",
-            gemma2_spec,
+            partial(gemma2_spec, cap_logits=True),
             GEMMA2_HF,
             activation="gelu_pytorch_tanh",
             always_tied=True,
@@ -179,7 +180,7 @@ def spec_from_hf_config(config: HFConfig, max_seq_len: int | None = None) -> Dec
             raise ValueError(f"config.json has {key} {found!r}; for model_type {family.model_type!r} {built!r} is built")
     base, scaling = rope_of(config)
     sizes = head_sizes(config)
-    known = family.spec.__annotations__
+    known = inspect.signature(family.spec).parameters
     arguments: dict[str, Any] = {
         "vocab_size": config["vocab_size"],
         "num_layers": config["num_hidden_layers"],

@@ -24,15 +24,18 @@ class Gemma2FinalNorm(nn.Module):
     Args:
         dim (int): size of a token's vector.
         eps (float): added to the mean square.
+        cap (float | None): bend the normalized vector to stay within this; None leaves it.
     """
 
-    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+    def __init__(self, dim: int, eps: float = 1e-6, cap: float | None = None) -> None:
         super().__init__()
         self.rms_norm = GemmaRMSNorm(dim, eps)
+        self.cap = cap
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., dim] -> [..., dim]``."""
-        return self.rms_norm(x)
+        normed = self.rms_norm(x)
+        return normed if self.cap is None else torch.tanh(normed / self.cap) * self.cap
 
 
 class SoftCappedOutput:
@@ -67,8 +70,13 @@ def gemma2_spec(
     final_capping_value: float = 30.0,
     sliding_window_size: int = 4096,
     query_pre_attn_scalar: int | None = None,
+    cap_logits: bool = False,
 ) -> DecoderSpec:
-    """What a Gemma 2 decoder of these sizes is made of."""
+    """What a Gemma 2 decoder of these sizes is made of.
+
+    The released models bend their logits (``cap_logits``), and so do the builders of their sizes. torchtune's ``gemma2``
+    bends the last hidden state; that stays the default here, for models trained with it.
+    """
     spec = gemma_spec(
         vocab_size=vocab_size,
         num_layers=num_layers,
@@ -84,10 +92,10 @@ def gemma2_spec(
     )
     return replace(
         spec,
-        final_norm=Gemma2FinalNorm,
+        final_norm=Gemma2FinalNorm if cap_logits else partial(Gemma2FinalNorm, cap=final_capping_value),
         post_norms=True,
         mask_mod=windows(sliding_window_size, every=2),
-        output_wrapper=partial(SoftCappedOutput, cap=final_capping_value) if final_capping_value else None,
+        output_wrapper=partial(SoftCappedOutput, cap=final_capping_value) if cap_logits and final_capping_value else None,
         attention={"softcap": hidden_capping_value, "softmax_scale": (query_pre_attn_scalar or head_dim) ** -0.5},
     )
 

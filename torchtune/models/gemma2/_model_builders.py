@@ -13,6 +13,7 @@ GEMMA2_SIZES = _size = SizeRows(
     lora_order=LORA_ORDER_TIED,
     vocab_size=256_000,
     max_seq_len=8192,
+    cap_logits=True,
 )
 
 # fmt: off
