@@ -1,0 +1,48 @@
+"""Rows on disk or hub to training samples.
+
+Nothing of Hugging Face ``datasets`` is imported before rows are read through it.
+"""
+
+from torchtune.datasets import multimodal
+from torchtune.datasets._builders import chat_dataset, instruct_dataset, text_completion_dataset
+from torchtune.datasets._concat import ConcatDataset
+from torchtune.datasets._named import (
+    alpaca_cleaned_dataset,
+    alpaca_dataset,
+    cnn_dailymail_articles_dataset,
+    grammar_dataset,
+    hh_rlhf_helpful_dataset,
+    samsum_dataset,
+    slimorca_dataset,
+    stack_exchange_paired_dataset,
+    wikitext_dataset,
+)
+from torchtune.datasets._packed import PackedDataset
+from torchtune.datasets._preference import PreferenceDataset, preference_dataset
+from torchtune.datasets._sft import SFTDataset, SFTTransform
+from torchtune.datasets._text_completion import TextCompletionDataset
+from torchtune.datasets._tool_eval import tool_eval_dataset
+
+__all__ = [
+    "ConcatDataset",
+    "PackedDataset",
+    "PreferenceDataset",
+    "SFTDataset",
+    "SFTTransform",
+    "TextCompletionDataset",
+    "alpaca_cleaned_dataset",
+    "alpaca_dataset",
+    "chat_dataset",
+    "cnn_dailymail_articles_dataset",
+    "grammar_dataset",
+    "hh_rlhf_helpful_dataset",
+    "instruct_dataset",
+    "multimodal",
+    "preference_dataset",
+    "samsum_dataset",
+    "slimorca_dataset",
+    "stack_exchange_paired_dataset",
+    "text_completion_dataset",
+    "tool_eval_dataset",
+    "wikitext_dataset",
+]

@@ -1,0 +1,261 @@
+"""Datasets of one's own rows: chats, instructions, texts."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from torchtune.data._tools import read_tools
+from torchtune.data._transforms import InputOutputToMessages, OpenAIToMessages, ShareGPTToMessages
+from torchtune.datasets._packed import PackedDataset
+from torchtune.datasets._sft import SFTDataset
+from torchtune.datasets._text_completion import TextCompletionDataset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from torchtune.modules.transforms import Transform
+    from torchtune.modules.transforms.tokenizers import ModelTokenizer
+
+_STYLES = {"sharegpt": (ShareGPTToMessages, "conversations"), "openai": (OpenAIToMessages, "messages")}
+
+
+def pack(
+    dataset: SFTDataset | TextCompletionDataset, max_seq_len: int | None, split_across_pack: bool = False
+) -> PackedDataset:
+    """Pack a dataset to the tokenizer's ``max_seq_len``; packs are filled up with id 0.
+
+    Raises:
+        ValueError: if there is no ``max_seq_len``.
+    """
+    if max_seq_len is None:
+        raise ValueError("PackedDataset requires a max_seq_len to be set on the tokenizer.")
+    return PackedDataset(dataset, max_seq_len=max_seq_len, padding_idx=0, split_across_pack=split_across_pack)
+
+
+def sft_dataset(
+    tokenizer: ModelTokenizer,
+    source: str,
+    message_transform: Transform,
+    packed: bool,
+    **kwargs: Any,
+) -> SFTDataset | PackedDataset:
+    """An :class:`SFTDataset`, packed if asked for."""
+    dataset = SFTDataset(
+        source=source, message_transform=message_transform, model_transform=cast("Transform", tokenizer), **kwargs
+    )
+    return pack(dataset, tokenizer.max_seq_len) if packed else dataset
+
+
+def instruct_dataset(
+    tokenizer: ModelTokenizer,
+    *,
+    source: str,
+    column_map: dict[str, str] | None = None,
+    train_on_input: bool = False,
+    new_system_prompt: str | None = None,
+    packed: bool = False,
+    filter_fn: Callable[..., Any] | None = None,
+    split: str = "train",
+    **load_dataset_kwargs: Any,
+) -> SFTDataset | PackedDataset:
+    """Rows of an ``input`` and an ``output``.
+
+    Args:
+        tokenizer: a model tokenizer.
+        source: see :class:`SFTDataset`.
+        column_map: the rows' names for ``input`` and ``output``.
+        train_on_input: whether inputs are trained on.
+        new_system_prompt: a system message to put first.
+        packed: whether samples are packed to the tokenizer's ``max_seq_len``.
+        filter_fn: keeps the rows for which it is true.
+        split: the split, or a slice of it such as ``"train[:5%]"``.
+        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...
+
+    Raises:
+        ValueError: if ``packed`` and the tokenizer has no ``max_seq_len``.
+    """
+    transform = InputOutputToMessages(
+        train_on_input=train_on_input, column_map=column_map, new_system_prompt=new_system_prompt
+    )
+    return sft_dataset(tokenizer, source, transform, packed, filter_fn=filter_fn, split=split, **load_dataset_kwargs)
+
+
+def chat_dataset(
+    tokenizer: ModelTokenizer,
+    *,
+    source: str,
+    conversation_column: str,
+    conversation_style: str,
+    train_on_input: bool = False,
+    new_system_prompt: str | None = None,
+    packed: bool = False,
+    filter_fn: Callable[..., Any] | None = None,
+    split: str = "train",
+    tools: Sequence[Mapping[str, Any]] | str | os.PathLike[str] | None = None,
+    tools_column: str = "tools",
+    masking_strategy: str | None = None,
+    nulls: str = "auto",
+    parse_text_calls: bool = False,
+    builtin_tools: Collection[str] = (),
+    **load_dataset_kwargs: Any,
+) -> SFTDataset | PackedDataset:
+    """Conversations, tool calls and tools included.
+
+    A row holds a conversation in OpenAI or ShareGPT form and may hold its tools, as a list or a JSON string. Each row is
+    validated when it is read; an error names the file and the row. Local JSON and JSONL is read without Arrow, which
+    would give all objects of a column the same keys.
+
+    Args:
+        tokenizer: a model tokenizer.
+        source: see :class:`SFTDataset`.
+        conversation_column: the rows' name for the conversation.
+        conversation_style: ``"openai"`` (``role``, ``content``, ``tool_calls``) or ``"sharegpt"`` (``from``, ``value``).
+        train_on_input: whether all messages are trained on, not only the assistant's.
+        new_system_prompt: a system message in place of the rows' own.
+        packed: whether samples are packed to the tokenizer's ``max_seq_len``.
+        filter_fn: keeps the rows for which it is true.
+        split: the split, or a slice of it such as ``"train[:5%]"``.
+        tools: the tools of rows that have no tools column (or null in it): function schemas, or a JSON file of them.
+        tools_column: the rows' name for their tools.
+        masking_strategy: in place of ``train_on_input``: ``train_on_all``, ``train_on_assistant``, ``train_on_last``.
+        nulls: what becomes of nulls in calls and tools, which may be Arrow's padding: ``auto``, ``keep`` or ``drop``;
+            see :class:`~torchtune.data.OpenAIToMessages`.
+        parse_text_calls: read Hermes-style ``<tool_call>`` in the assistant's text as calls.
+        builtin_tools: names that may be called without being among the tools, such as ``brave_search`` of Llama 3.1.
+        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...
+
+    Raises:
+        ValueError: if the style is unknown, ``tools`` are no tools, or ``packed`` and the tokenizer has no
+            ``max_seq_len``.
+    """
+    transform = chat_transform(
+        conversation_style,
+        conversation_column,
+        tools=tools,
+        tools_column=tools_column,
+        train_on_input=train_on_input if masking_strategy is None else None,
+        masking_strategy=masking_strategy or "train_on_assistant",
+        new_system_prompt=new_system_prompt,
+        nulls=nulls,
+        parse_text_calls=parse_text_calls,
+    )
+    return sft_dataset(
+        tokenizer,
+        source,
+        transform,
+        packed,
+        filter_fn=filter_fn,
+        split=split,
+        builtin_tools=builtin_tools,
+        **load_dataset_kwargs,
+    )
+
+
+def chat_transform(
+    conversation_style: str,
+    conversation_column: str | None = None,
+    *,
+    tools: Sequence[Mapping[str, Any]] | str | os.PathLike[str] | None = None,
+    tools_column: str = "tools",
+    **options: Any,
+) -> Transform:
+    """The message transform of a style of conversation; ``tools`` are those of rows that have none of their own."""
+    if conversation_style not in _STYLES:
+        raise ValueError(
+            f"Unsupported conversation style: {conversation_style!r}; expected one of {', '.join(map(repr, _STYLES))}"
+        )
+    kind, key = _STYLES[conversation_style]
+    columns = {key: conversation_column or key, "tools": tools_column}
+    transform = kind(column_map=columns, **options)
+    return transform if tools is None else _WithTools(transform, read_tools_option(tools), tools_column)
+
+
+def read_tools_option(tools: Sequence[Mapping[str, Any]] | str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Tools given in a config: a list, a JSON string, or the path of a JSON file.
+
+    Raises:
+        ValueError: if they are no tools.
+        FileNotFoundError: if there is no such file.
+    """
+    where = "tools"
+    if isinstance(tools, os.PathLike) or (isinstance(tools, str) and not tools.lstrip().startswith(("[", "{"))):
+        path = Path(tools).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"tools: there is no file {path} (working directory: {os.getcwd()})")
+        where = path.name
+        try:
+            tools = json.loads(path.read_text(encoding="utf-8-sig"))
+        except ValueError as error:
+            raise ValueError(f"{where}: not JSON: {error}") from error
+    elif not isinstance(tools, str):
+        tools = _plain(tools)
+    return read_tools(tools, where)
+
+
+def _plain(tools: Any) -> Any:
+    """The lists and dicts that a config's containers stand for."""
+    if type(tools).__module__.startswith("omegaconf"):
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_container(tools, resolve=True)
+    return tools
+
+
+class _WithTools:
+    """Gives rows that have no tools of their own the same ones."""
+
+    def __init__(self, transform: Transform, tools: list[dict[str, Any]], column: str) -> None:
+        self._transform, self._tools, self._column = transform, tools, column
+
+    def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
+        if sample.get(self._column) is None:
+            sample = {**sample, self._column: self._tools}
+        return self._transform(sample)
+
+
+def text_completion_dataset(
+    tokenizer: ModelTokenizer,
+    source: str,
+    column: str = "text",
+    add_eos: bool = True,
+    packed: bool = False,
+    split_across_pack: bool = True,
+    split: str = "train",
+    filter_fn: Callable[..., Any] | None = None,
+    *,
+    max_seq_len: int | None = None,
+    **load_dataset_kwargs: Any,
+) -> TextCompletionDataset | PackedDataset:
+    """Plain texts.
+
+    Args:
+        tokenizer: has ``encode(text, add_bos=, add_eos=)`` and ``max_seq_len``.
+        source: see :class:`SFTDataset`; ``"text"`` gives a row for each line of a text file.
+        column: where a row has its text.
+        add_eos: whether a text ends in the end-of-sequence id. A text that is cut loses it.
+        packed: whether samples are packed to ``max_seq_len``.
+        split_across_pack: whether a packed text may go on in the next pack.
+        split: the split, or a slice of it such as ``"train[:5%]"``.
+        filter_fn: keeps the rows for which it is true.
+        max_seq_len: texts are cut to one token less. Default: the tokenizer's.
+        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...
+
+    Raises:
+        ValueError: if ``packed`` and there is no ``max_seq_len``.
+    """
+    dataset = TextCompletionDataset(
+        tokenizer,
+        source,
+        column,
+        add_eos,
+        filter_fn=filter_fn,
+        max_seq_len=max_seq_len,
+        split=split,
+        **load_dataset_kwargs,
+    )
+    if not packed:
+        return dataset
+    return pack(dataset, tokenizer.max_seq_len if max_seq_len is None else max_seq_len, split_across_pack)

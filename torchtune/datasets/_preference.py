@@ -1,0 +1,119 @@
+"""Preference data: for each row a chosen and a rejected conversation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import Dataset
+
+from torchtune.data._common import CROSS_ENTROPY_IGNORE_IDX
+from torchtune.data._transforms import ChosenRejectedToMessages
+from torchtune.data._validate import validate_messages
+from torchtune.datasets._rows import load_rows, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torchtune.data._message import Message
+    from torchtune.modules.transforms import Transform
+    from torchtune.modules.transforms.tokenizers import ModelTokenizer
+
+
+class PreferenceDataset(Dataset):
+    """A dataset of preferences, of rows from files or the hub.
+
+    Args:
+        source: see :class:`~torchtune.datasets.SFTDataset`.
+        message_transform: row to ``{"chosen": [Message], "rejected": [Message], "tools": [...]}``.
+        tokenizer: a model tokenizer.
+        filter_fn: keeps the rows for which it is true.
+        packed: not supported.
+        load_dataset_kwargs: for ``datasets.load_dataset``: ``split``, ``data_files``, ...
+
+    Raises:
+        ValueError: if ``packed``.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        message_transform: Transform,
+        tokenizer: ModelTokenizer,
+        filter_fn: Callable[..., Any] | None = None,
+        packed: bool = False,
+        **load_dataset_kwargs: Any,
+    ) -> None:
+        if packed:
+            raise ValueError("Packed is currently not supported for preference datasets.")
+        self._tokenizer = tokenizer
+        self._message_transform = message_transform
+        self._data = load_rows(source, filter_fn=filter_fn, **load_dataset_kwargs)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        """``chosen_input_ids``, ``chosen_labels``, ``rejected_input_ids`` and ``rejected_labels`` of a row.
+
+        Labels are the ids themselves, not shifted, -100 where they are masked.
+
+        Raises:
+            ValueError: if the row cannot be read, with file and row in front.
+        """
+        row = self._data[index]
+        try:
+            return self._prepare_sample(row)
+        except ValueError as error:
+            raise ValueError(f"{place_of(self._data, index)}: {error}") from error
+
+    def _prepare_sample(self, sample: Mapping[str, Any]) -> dict[str, list[int]]:
+        row = self._message_transform(sample)
+        tools = row.get("tools")
+        result = {}
+        for key in ("chosen", "rejected"):
+            messages: list[Message] = row[key]
+            # Plain preference data was never checked, and some of it (two user turns in a row) would not pass.
+            if tools or any(message.tool_calls for message in messages):
+                validate_messages(messages, tools)
+            ids, mask = self._tokenizer.tokenize_messages(messages, **({"tools": tools} if tools else {}))
+            result[f"{key}_input_ids"] = ids
+            result[f"{key}_labels"] = [
+                CROSS_ENTROPY_IGNORE_IDX if masked else token for token, masked in zip(ids, mask, strict=True)
+            ]
+        return result
+
+
+def preference_dataset(
+    tokenizer: ModelTokenizer,
+    *,
+    source: str,
+    column_map: dict[str, str] | None = None,
+    train_on_input: bool = False,
+    new_system_prompt: str | None = None,
+    filter_fn: Callable[..., Any] | None = None,
+    split: str = "train",
+    **load_dataset_kwargs: Any,
+) -> PreferenceDataset:
+    """Preference rows: ``chosen`` and ``rejected`` conversations in OpenAI form, with ``tools`` where there are any.
+
+    Args:
+        tokenizer: a model tokenizer.
+        source: see :class:`~torchtune.datasets.SFTDataset`.
+        column_map: the rows' names for ``chosen``, ``rejected``, ``prompt`` and ``tools``.
+        train_on_input: whether prompts are trained on.
+        new_system_prompt: a system message in place of the rows' own.
+        filter_fn: keeps the rows for which it is true.
+        split: the split, or a slice of it such as ``"train[:5%]"``.
+        load_dataset_kwargs: for ``datasets.load_dataset``.
+    """
+    return PreferenceDataset(
+        source=source,
+        message_transform=ChosenRejectedToMessages(
+            train_on_input=train_on_input, column_map=column_map, new_system_prompt=new_system_prompt
+        ),
+        tokenizer=tokenizer,
+        filter_fn=filter_fn,
+        split=split,
+        **load_dataset_kwargs,
+    )

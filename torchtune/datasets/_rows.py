@@ -1,0 +1,405 @@
+"""Rows of a source. Local JSON is read without Arrow, all else through Hugging Face ``datasets``.
+
+Arrow gives every object of a column the same keys: rows with tools, whose schemas and arguments differ from row to row,
+come back padded with nulls or are refused. So JSON and JSONL files on disk are read as they are, one row at a time:
+only the place of each row is kept in memory (12 bytes), the file itself is mapped.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import mmap
+import os
+import re
+from array import array
+from bisect import bisect_right
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+_SUFFIXES = (".json", ".jsonl", ".ndjson")
+_SPACE = b" \t\r\n"
+_WHITE = re.compile(r"[ \t\r\n]*")
+#: Arguments of ``datasets.load_dataset`` that change nothing here; any other one sends the files to ``datasets``.
+_NO_EFFECT = frozenset(
+    [
+        "name",
+        "cache_dir",
+        "download_config",
+        "download_mode",
+        "verification_mode",
+        "keep_in_memory",
+        "save_infos",
+        "token",
+        "num_proc",
+        "storage_options",
+        "trust_remote_code",
+    ]
+)
+#: Arguments of ``datasets.Dataset.filter`` that change nothing here.
+_NO_EFFECT_ON_FILTER = frozenset(
+    [
+        "batch_size",
+        "keep_in_memory",
+        "load_from_cache_file",
+        "cache_file_name",
+        "writer_batch_size",
+        "num_proc",
+        "suffix_template",
+        "new_fingerprint",
+        "desc",
+    ]
+)
+
+
+class Rows(Protocol):
+    """A sequence of rows."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
+def load_rows(
+    source: str,
+    *,
+    filter_fn: Callable[..., Any] | None = None,
+    filter_kwargs: Mapping[str, Any] | None = None,
+    **load_dataset_kwargs: Any,
+) -> Rows:
+    """The rows of a source.
+
+    Args:
+        source: ``"json"`` with ``data_files``, or a path to a JSON or JSONL file: read without Arrow where the files
+            are local. Else as ``datasets.load_dataset`` takes it: a name on the hub, ``"parquet"``, ``"csv"``, ...
+        filter_fn: keeps the rows for which it is true.
+        filter_kwargs: for ``datasets.Dataset.filter``.
+        load_dataset_kwargs: for ``datasets.load_dataset``: ``split`` (slices such as ``"train[:5%]"`` too),
+            ``data_files``, ``field``, ...
+
+    Raises:
+        ValueError: if the source has several splits and ``split`` does not choose, or a row is not JSON.
+        FileNotFoundError: if there is no such file.
+    """
+    if source.endswith(_SUFFIXES) and Path(source).is_file():
+        source, load_dataset_kwargs = "json", {"data_files": source, **load_dataset_kwargs}
+    kwargs = {name: value for name, value in load_dataset_kwargs.items() if name not in _NO_EFFECT}
+    if source == "json" and kwargs.keys() <= {"data_files", "split", "field"}:
+        splits = _local_files(kwargs.get("data_files"))
+        if splits is not None:
+            rows = JsonRows.from_split(splits, kwargs.get("split"), kwargs.get("field"))
+            return rows if filter_fn is None else rows.filter(filter_fn, **(filter_kwargs or {}))
+    return _load_with_datasets(source, filter_fn, filter_kwargs, load_dataset_kwargs)
+
+
+def place_of(rows: Rows, index: int) -> str:
+    """Where a row comes from, for errors: ``row 17 of data.jsonl``."""
+    if isinstance(rows, JsonRows):
+        return rows.place(index)
+    index = range(len(rows))[index]
+    indices = getattr(rows, "_indices", None)
+    number = index if indices is None else indices.column(0)[index].as_py()
+    split, info = getattr(rows, "split", None), getattr(rows, "info", None)
+    name = " ".join(filter(None, [getattr(info, "dataset_name", None), f"({split})" if split else None]))
+    return f"row {number + 1} of {name}" if name else f"row {number + 1}"
+
+
+def _load_with_datasets(
+    source: str,
+    filter_fn: Callable[..., Any] | None,
+    filter_kwargs: Mapping[str, Any] | None,
+    load_dataset_kwargs: Mapping[str, Any],
+) -> Rows:
+    from datasets import DatasetDict, IterableDatasetDict, load_dataset
+
+    rows = load_dataset(source, **load_dataset_kwargs)
+    if isinstance(rows, (DatasetDict, IterableDatasetDict)):
+        if len(rows) != 1:
+            raise ValueError(f"{source} has the splits {', '.join(rows)}: choose one with split=...")
+        (rows,) = rows.values()
+    return rows if filter_fn is None else rows.filter(filter_fn, **(filter_kwargs or {}))
+
+
+def _local_files(data_files: Any) -> dict[str, list[str]] | None:
+    """The files of each split; None where one is not a plain JSON file on this machine."""
+    if data_files is None:
+        return None
+    by_split = data_files if hasattr(data_files, "items") else {"train": data_files}
+    splits: dict[str, list[str]] = {}
+    for split, patterns in by_split.items():
+        splits[str(split)] = files = []
+        for pattern in [patterns] if isinstance(patterns, (str, os.PathLike)) else patterns:
+            path = os.path.expanduser(os.fspath(pattern))
+            if "://" in path:
+                return None
+            found = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+            found = [file for file in found if os.path.isfile(file)]
+            if not found:
+                raise FileNotFoundError(f"data_files: there is no file {path} (working directory: {os.getcwd()})")
+            if any(not file.endswith(_SUFFIXES) for file in found):
+                return None
+            files += found
+    return splits
+
+
+class _File:
+    """A mapped file, opened when first read, so that it may be sent to another process."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._bytes: mmap.mmap | bytes | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_bytes": None}
+
+    @property
+    def bytes(self) -> mmap.mmap | bytes:
+        if self._bytes is None:
+            with open(self.path, "rb") as file:
+                empty = os.fstat(file.fileno()).st_size == 0
+                self._bytes = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._bytes
+
+
+class JsonRows:
+    """Rows of JSON or JSONL files, each parsed when it is asked for.
+
+    A file holds one object per line, or one list of objects, or (``field``) an object with such a list under a key.
+
+    Args:
+        paths: the files.
+        field: key of the list of rows.
+
+    Raises:
+        ValueError: if a file is neither, with the line of the first row that is not JSON.
+    """
+
+    def __init__(self, paths: Sequence[str], field: str | None = None) -> None:
+        self._files = [_File(path) for path in paths]
+        self._firsts: list[int] = []
+        self._starts, self._ends, self._numbers = array("q"), array("q"), array("i")
+        for file in self._files:
+            self._firsts.append(len(self._starts))
+            _index(file, field, self._starts, self._ends, self._numbers)
+        self._chosen: Sequence[int] = range(len(self._starts))
+
+    @classmethod
+    def from_split(cls, splits: Mapping[str, Sequence[str]], split: str | None, field: str | None) -> JsonRows:
+        """The rows that ``split`` names: a split, slices of it (``train[:10]``, ``train[-5%:]``), or a sum of these."""
+        if split is None:
+            if len(splits) != 1:
+                raise ValueError(f"data_files has the splits {', '.join(splits)}: choose one with split=...")
+            split = next(iter(splits))
+        terms = [_parse_split(term, splits) for term in str(split).split("+")]
+        names = list(dict.fromkeys(name for name, _ in terms))
+        rows = cls([path for name in names for path in splits[name]], field)
+        firsts, spans = [*rows._firsts, len(rows._starts)], {}
+        files = 0
+        for name in names:
+            spans[name] = range(firsts[files], firsts[files + len(splits[name])])
+            files += len(splits[name])
+        parts = [cut(spans[name]) for name, cut in terms]
+        rows._chosen = parts[0] if len(parts) == 1 else array("q", [index for part in parts for index in part])
+        return rows
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The row, as it stands in the file."""
+        at = self._chosen[index]
+        raw = self._file(at).bytes[self._starts[at] : self._ends[at]]
+        try:
+            row = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{self.place(index)}: not JSON: {_reason(error)}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{self.place(index)}: a row must be an object, but this is {_shown(row)}")
+        return row
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def place(self, index: int) -> str:
+        """Where a row stands: its line in a file of lines, its number, from 1, in a list."""
+        at = self._chosen[index]
+        return f"row {self._numbers[at]} of {os.path.basename(self._file(at).path)}"
+
+    def filter(
+        self,
+        function: Callable[..., Any] | None = None,
+        with_indices: bool = False,
+        input_columns: str | Sequence[str] | None = None,
+        batched: bool = False,
+        fn_kwargs: Mapping[str, Any] | None = None,
+        **others: Any,
+    ) -> JsonRows:
+        """The rows for which ``function`` is true; arguments as for ``datasets.Dataset.filter``.
+
+        Raises:
+            ValueError: for an argument that is not known here.
+        """
+        unknown = others.keys() - _NO_EFFECT_ON_FILTER
+        if batched or unknown:
+            names = ", ".join(sorted(unknown | ({"batched"} if batched else set())))
+            raise ValueError(f"filter_kwargs: {names} is not supported for local JSON files")
+        if function is None:
+            return self
+        columns = [input_columns] if isinstance(input_columns, str) else input_columns
+        kept = array("q")
+        for index, row in enumerate(self):
+            arguments: list[Any] = [row] if columns is None else [row.get(column) for column in columns]
+            if function(*arguments, *([index] if with_indices else []), **(fn_kwargs or {})):
+                kept.append(self._chosen[index])
+        filtered = object.__new__(JsonRows)
+        filtered.__dict__.update(self.__dict__, _chosen=kept)
+        return filtered
+
+    def _file(self, at: int) -> _File:
+        return self._files[bisect_right(self._firsts, at) - 1]
+
+
+def _index(file: _File, field: str | None, starts: array[int], ends: array[int], numbers: array[int]) -> None:
+    """Note where the rows of a file stand."""
+    data = file.bytes
+    at = 3 if data[:3] == b"\xef\xbb\xbf" else 0
+    name = os.path.basename(file.path)
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(f"{name} is UTF-16; save it as UTF-8")
+    if field is not None:
+        _index_field(file, field, at, starts, ends, numbers)
+    elif _first_byte(data, at) == b"[":
+        _index_list(data[at:].decode("latin-1"), at, 0, name, starts, ends, numbers)
+    else:
+        before = len(starts)
+        _index_lines(data, at, starts, ends, numbers)
+        # A file of one object over several lines is no file of lines: say so at once, with what to do.
+        if name.endswith(".json") and len(starts) > before and not _is_json(data[starts[-1] : ends[-1]]):
+            _reject_object(data, at, name)
+
+
+def _skip(text: str, at: int) -> int:
+    """The next place that is not white space."""
+    match = _WHITE.match(text, at)
+    return match.end() if match else at
+
+
+def _first_byte(data: mmap.mmap | bytes, at: int) -> bytes:
+    while at < len(data) and data[at] in _SPACE:
+        at += 1
+    return data[at : at + 1]
+
+
+def _index_lines(data: mmap.mmap | bytes, at: int, starts: array[int], ends: array[int], numbers: array[int]) -> None:
+    number = 0
+    while at < len(data):
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end
+        number += 1
+        if data[at : min(end, at + 64)].strip(_SPACE) or data[at:end].strip(_SPACE):
+            starts.append(at)
+            ends.append(end)
+            numbers.append(number)
+        at = end + 1
+
+
+def _index_list(
+    text: str, offset: int, at: int, name: str, starts: array[int], ends: array[int], numbers: array[int]
+) -> None:
+    """Note the items of a list. ``text`` is the file as Latin-1, so that characters and bytes have the same places."""
+    decoder = json.JSONDecoder()
+    at = _skip(text, _skip(text, at) + 1)
+    number = 0
+    while text[at : at + 1] != "]":
+        number += 1
+        try:
+            _, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"row {number} of {name}: not JSON: {_reason(error)}") from error
+        starts.append(offset + at)
+        ends.append(offset + end)
+        numbers.append(number)
+        at = _skip(text, end)
+        if text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+        elif text[at : at + 1] != "]":
+            found = repr(text[at : at + 10]) if at < len(text) else "the end of the file"
+            raise ValueError(f"{name}: expected ',' or ']' after row {number}, found {found}")
+
+
+def _index_field(file: _File, field: str, at: int, starts: array[int], ends: array[int], numbers: array[int]) -> None:
+    """Note the items of the list under a key of the file's one object."""
+    text, decoder, name = file.bytes[at:].decode("latin-1"), json.JSONDecoder(), os.path.basename(file.path)
+    place = _skip(text, 0)
+    try:
+        while text[place : place + 1] in ("{", ","):
+            key, place = decoder.raw_decode(text, _skip(text, place + 1))
+            place = _skip(text, _skip(text, place) + 1)
+            if key == field and text[place : place + 1] == "[":
+                _index_list(text, at, place, name, starts, ends, numbers)
+                return
+            place = _skip(text, decoder.raw_decode(text, place)[1])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: not JSON: {_reason(error)}") from error
+    raise ValueError(f"{name}: there is no list under the field {field!r}")
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _reject_object(data: mmap.mmap | bytes, at: int, name: str) -> None:
+    try:
+        whole = json.loads(data[at:])
+    except (ValueError, RecursionError):
+        return
+    lists = [key for key, value in whole.items() if isinstance(value, list)] if isinstance(whole, dict) else []
+    hint = f"; give field={lists[0]!r} for the list in it" if lists else ""
+    raise ValueError(f"{name} holds one {_shown(whole)}; expected an object per line or a list of objects{hint}")
+
+
+def _parse_split(term: str, splits: Mapping[str, Any]) -> tuple[str, Callable[[range], range]]:
+    """A split's name, and the function that cuts its slice."""
+    match = re.fullmatch(
+        r"\s*(?P<name>[\w.-]+)\s*(?:\[\s*(?P<start>-?[\d_]+)?(?P<start_pct>%)?\s*:\s*(?P<stop>-?[\d_]+)?(?P<stop_pct>%)?"
+        r"\s*\]\s*(?:\((?P<rounding>closest|pct1_dropremainder)\))?)?\s*",
+        term,
+    )
+    if match is None:
+        raise ValueError(f"split={term!r} is not a split such as 'train', 'train[:100]' or 'train[10%:20%]'")
+    if match["name"] not in splits:
+        raise ValueError(f"There is no split {match['name']!r}; data_files has {', '.join(map(repr, splits))}")
+
+    def cut(rows: range) -> range:
+        size = len(rows)
+
+        def place(number: str | None, percent: str | None, default: int) -> int:
+            if number is None:
+                return default
+            value = int(number)
+            if percent or match["start_pct"] or match["stop_pct"]:
+                whole = match["rounding"] == "pct1_dropremainder"
+                value = value * (size // 100) if whole else round(value * size / 100)
+            return max(size + value, 0) if value < 0 else min(value, size)
+
+        return rows[place(match["start"], match["start_pct"], 0) : place(match["stop"], match["stop_pct"], size)]
+
+    return match["name"], cut
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos + 1}"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _shown(value: Any) -> str:
+    kinds = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
+    return kinds.get(type(value), "number")

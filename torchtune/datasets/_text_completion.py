@@ -1,0 +1,68 @@
+"""Plain text, for continued pre-training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import Dataset
+
+from torchtune.data._common import CROSS_ENTROPY_IGNORE_IDX
+from torchtune.data._utils import truncate
+from torchtune.datasets._rows import load_rows, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torchtune.modules.transforms.tokenizers import ModelTokenizer
+
+
+class TextCompletionDataset(Dataset):
+    """A dataset of texts, each one a sample; rows come from files or the hub.
+
+    Args:
+        tokenizer: has ``encode(text, add_bos=, add_eos=)`` and ``max_seq_len``.
+        source: see :class:`~torchtune.datasets.SFTDataset`; ``"text"`` gives a row for each line of a text file.
+        column: where a row has its text.
+        add_eos: whether a text ends in the tokenizer's end-of-sequence id. A text that is cut loses it.
+        filter_fn: keeps the rows for which it is true.
+        max_seq_len: texts are cut to one token less. Default: the tokenizer's.
+        load_dataset_kwargs: for ``datasets.load_dataset``: ``split``, ``data_files``, ...
+    """
+
+    def __init__(
+        self,
+        tokenizer: ModelTokenizer,
+        source: str,
+        column: str = "text",
+        add_eos: bool = True,
+        filter_fn: Callable[..., Any] | None = None,
+        *,
+        max_seq_len: int | None = None,
+        **load_dataset_kwargs: Any,
+    ) -> None:
+        self._tokenizer: Any = tokenizer
+        self._column = column
+        self.add_eos = add_eos
+        self._max_seq_len = tokenizer.max_seq_len if max_seq_len is None else max_seq_len
+        self._data = load_rows(source, filter_fn=filter_fn, **load_dataset_kwargs)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        """``tokens`` and ``labels`` of a text; a label is the token that comes next, -100 for the last.
+
+        Raises:
+            ValueError: if the row has no text, with file and row in front.
+        """
+        return self._prepare_sample(self._data[index], index)
+
+    def _prepare_sample(self, sample: Mapping[str, Any], index: int) -> dict[str, list[int]]:
+        text = sample.get(self._column)
+        if not isinstance(text, str):
+            found = f"is {type(text).__name__}" if self._column in sample else f"is missing; there are {list(sample)}"
+            raise ValueError(f"{place_of(self._data, index)}: column {self._column!r} must be a text but {found}")
+        tokens = self._tokenizer.encode(text, add_bos=True, add_eos=self.add_eos)
+        if self._max_seq_len is not None:
+            tokens = truncate(tokens, self._max_seq_len - 1)
+        return {"tokens": tokens, "labels": [*tokens[1:], CROSS_ENTROPY_IGNORE_IDX]}

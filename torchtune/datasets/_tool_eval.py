@@ -1,0 +1,91 @@
+"""Cases to score tool calls on, of rows from files or the hub."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from torchtune.data._validate import validate_messages
+from torchtune.datasets._builders import chat_transform
+from torchtune.datasets._rows import load_rows, place_of
+from torchtune.training.tool_eval.cases import ToolCase, Turns, case_from_bfcl, cases_from_messages
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+
+def tool_eval_dataset(
+    source: str,
+    *,
+    style: Literal["openai", "sharegpt", "bfcl"],
+    conversation_column: str | None = None,
+    tools: Sequence[Mapping[str, Any]] | str | os.PathLike[str] | None = None,
+    tools_column: str = "tools",
+    turns: Turns = "all",
+    max_cases: int | None = None,
+    dots: Literal["keep", "underscore"] = "keep",
+    new_system_prompt: str | None = None,
+    nulls: str = "auto",
+    parse_text_calls: bool = False,
+    builtin_tools: Collection[str] = (),
+    filter_fn: Callable[..., Any] | None = None,
+    split: str = "train",
+    **load_dataset_kwargs: Any,
+) -> list[ToolCase]:
+    """Cases to score tool calls on: prompts with the calls that are right after them.
+
+    Args:
+        source: see :class:`~torchtune.datasets.SFTDataset`.
+        style: ``"openai"`` or ``"sharegpt"`` conversations, whose assistant turns become cases, or ``"bfcl"``, rows of
+            the Berkeley Function Calling Leaderboard (``question``, ``function``, ``ground_truth``).
+        conversation_column: the rows' name for the conversation. Default: ``messages`` or ``conversations``.
+        tools: the tools of rows that have none of their own: function schemas, or a JSON file of them.
+        tools_column: the rows' name for their tools.
+        turns: which assistant turns become cases: ``"all"``, ``"first"`` or ``"last"``.
+        max_cases: at most as many cases, the first ones.
+        dots: what becomes of dots in function names of ``"bfcl"`` rows: ``"keep"`` or ``"underscore"``.
+        new_system_prompt: a system message in place of the rows' own.
+        nulls: see :func:`~torchtune.datasets.chat_dataset`.
+        parse_text_calls: see :func:`~torchtune.datasets.chat_dataset`.
+        builtin_tools: see :func:`~torchtune.datasets.chat_dataset`.
+        filter_fn: keeps the rows for which it is true.
+        split: the split, or a slice of it such as ``"train[:5%]"``.
+        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...
+
+    Raises:
+        ValueError: if the style is unknown, or a row cannot be read, with file and row in front.
+    """
+    rows = load_rows(source, filter_fn=filter_fn, split=split, **load_dataset_kwargs)
+    to_cases: Callable[[Mapping[str, Any], str], list[ToolCase]]
+    if style == "bfcl":
+
+        def to_cases(row: Mapping[str, Any], place: str) -> list[ToolCase]:
+            return [case_from_bfcl(row, dots=dots)]
+
+    else:
+        transform = chat_transform(
+            style,
+            conversation_column,
+            tools=tools,
+            tools_column=tools_column,
+            new_system_prompt=new_system_prompt,
+            nulls=nulls,
+            parse_text_calls=parse_text_calls,
+        )
+
+        def to_cases(row: Mapping[str, Any], place: str) -> list[ToolCase]:
+            sample = transform(row)
+            validate_messages(sample["messages"], sample.get("tools"), builtin_tools=builtin_tools)
+            return cases_from_messages(sample["messages"], sample.get("tools"), turns=turns, id=place)
+
+    cases: list[ToolCase] = []
+    for index in range(len(rows)):
+        if max_cases is not None and len(cases) >= max_cases:
+            break
+        place = place_of(rows, index)
+        row = rows[index]
+        try:
+            cases += to_cases(row, place)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
+    return cases[:max_cases]

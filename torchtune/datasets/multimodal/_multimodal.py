@@ -1,0 +1,249 @@
+"""Datasets of conversations with images; the images are loaded by the message transforms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchtune.data._message import Message
+from torchtune.data._transforms import InputOutputToMessages, ShareGPTToMessages
+from torchtune.datasets._sft import SFTDataset, SFTTransform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torchtune.modules.transforms import Transform
+
+
+def _dataset(model_transform: Transform, message_transform: Transform, packed: bool, **kwargs: Any) -> SFTDataset:
+    if packed:
+        raise ValueError("Multimodal datasets don't support packing yet.")
+    return SFTDataset(message_transform=message_transform, model_transform=model_transform, **kwargs)
+
+
+def multimodal_chat_dataset(
+    model_transform: Transform,
+    *,
+    source: str,
+    column_map: dict[str, str] | None = None,
+    new_system_prompt: str | None = None,
+    packed: bool = False,
+    image_tag: str | None = None,
+    image_dir: str | None = None,
+    filter_fn: Callable[..., Any] | None = None,
+    split: str = "train",
+    **load_dataset_kwargs: Any,
+) -> SFTDataset:
+    """ShareGPT conversations about an image; the answers are trained on.
+
+    Args:
+        model_transform: the model's transform of messages and images.
+        source: see :class:`~torchtune.datasets.SFTDataset`.
+        column_map: the rows' names for ``conversations`` and ``image``.
+        new_system_prompt: a system message in place of the rows' own.
+        packed: not supported.
+        image_tag: where in the first user message that has it the image goes.
+        image_dir: folder that relative image paths start from.
+        filter_fn: keeps the rows for which it is true.
+        split: the split, or a slice of it such as ``"train[:5%]"``.
+        load_dataset_kwargs: for ``datasets.load_dataset``.
+
+    Raises:
+        ValueError: if ``packed``, or ``image_dir`` is given without an ``image`` in ``column_map``.
+    """
+    transform = ShareGPTToMessages(
+        train_on_input=False,
+        column_map=column_map,
+        new_system_prompt=new_system_prompt,
+        image_dir=Path(image_dir) if image_dir is not None else None,
+        image_tag=image_tag,
+    )
+    return _dataset(
+        model_transform, transform, packed, source=source, filter_fn=filter_fn, split=split, **load_dataset_kwargs
+    )
+
+
+def llava_instruct_dataset(
+    model_transform: Transform,
+    *,
+    source: str = "liuhaotian/LLaVA-Instruct-150K",
+    image_dir: str = "coco/train2017/",
+    column_map: dict[str, str] | None = None,
+    new_system_prompt: str | None = None,
+    packed: bool = False,
+    filter_fn: Callable[..., Any] | None = None,
+    split: str = "train",
+    data_files: str = "llava_instruct_150k.json",
+    **load_dataset_kwargs: Any,
+) -> SFTDataset:
+    """LLaVA-Instruct: conversations about the images of COCO 2017, which must be in ``image_dir``.
+
+    Args:
+        model_transform: the model's transform of messages and images.
+        source: see :class:`~torchtune.datasets.SFTDataset`.
+        image_dir: folder that the rows' image paths start from.
+        column_map: the rows' names for ``conversations`` and ``image``.
+        new_system_prompt: a system message in place of the rows' own.
+        packed: not supported.
+        filter_fn: keeps the rows for which it is true.
+        split: the split, or a slice of it such as ``"train[:5%]"``.
+        data_files: the file of the source to read.
+        load_dataset_kwargs: for ``datasets.load_dataset``.
+
+    Raises:
+        ValueError: if ``packed``.
+    """
+    transform = ShareGPTToMessages(
+        train_on_input=False,
+        column_map=column_map or {"conversations": "conversations", "image": "image"},
+        new_system_prompt=new_system_prompt,
+        image_dir=Path(image_dir),
+        image_tag="<image>",
+    )
+    return _dataset(
+        model_transform,
+        transform,
+        packed,
+        source=source,
+        filter_fn=filter_fn,
+        split=split,
+        data_files=data_files,
+        **load_dataset_kwargs,
+    )
+
+
+def vqa_dataset(
+    model_transform: Transform,
+    *,
+    source: str,
+    image_dir: str | None = None,
+    column_map: dict[str, str] | None = None,
+    new_system_prompt: str | None = None,
+    packed: bool = False,
+    filter_fn: Callable[..., Any] | None = None,
+    split: str = "train",
+    **load_dataset_kwargs: Any,
+) -> SFTDataset:
+    """Questions about an image: rows of ``input``, ``output`` and ``image``; the answers are trained on.
+
+    Args:
+        model_transform: the model's transform of messages and images.
+        source: see :class:`~torchtune.datasets.SFTDataset`.
+        image_dir: folder that relative image paths start from.
+        column_map: the rows' names for ``input``, ``output`` and ``image``.
+        new_system_prompt: a system message to put first.
+        packed: not supported.
+        filter_fn: keeps the rows for which it is true.
+        split: the split, or a slice of it such as ``"train[:5%]"``.
+        load_dataset_kwargs: for ``datasets.load_dataset``.
+
+    Raises:
+        ValueError: if ``packed``, or ``image_dir`` is given without an ``image`` in ``column_map``.
+    """
+    transform = InputOutputToMessages(
+        train_on_input=False,
+        column_map=column_map,
+        new_system_prompt=new_system_prompt,
+        image_dir=Path(image_dir) if image_dir is not None else None,
+    )
+    return _dataset(
+        model_transform, transform, packed, source=source, filter_fn=filter_fn, split=split, **load_dataset_kwargs
+    )
+
+
+class TheCauldronToMessages:
+    """Rows of The Cauldron: ``images``, and ``texts`` of question and answer (``user``, ``assistant``).
+
+    Args:
+        column_map: the rows' names for ``images`` and ``texts``.
+        new_system_prompt: a system message to put first.
+
+    Raises:
+        ValueError: if ``column_map`` lacks one of the two.
+    """
+
+    def __init__(self, column_map: dict[str, str] | None = None, new_system_prompt: str | None = None) -> None:
+        self._columns = column_map or {"images": "images", "texts": "texts"}
+        self._new_system_prompt = new_system_prompt
+        for key in ("images", "texts"):
+            if key not in self._columns:
+                raise ValueError(f"Expected a key of '{key}' in column_map but found {list(self._columns)}.")
+
+    def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A row's ``messages``; the images stand before the first question. Only answers are trained on.
+
+        Raises:
+            ValueError: if the row lacks a column.
+        """
+        for column in self._columns.values():
+            if column not in sample:
+                raise ValueError(f"The row has no column {column!r}; found {list(sample)}. Name it in column_map.")
+        messages = []
+        if self._new_system_prompt is not None:
+            messages.append(Message(role="system", content=self._new_system_prompt, masked=True))
+        images = [{"type": "image", "content": image} for image in sample[self._columns["images"]]]
+        for turn in sample[self._columns["texts"]]:
+            question = [*images, {"type": "text", "content": turn["user"]}]
+            messages.append(Message(role="user", content=question, masked=True))
+            messages.append(Message(role="assistant", content=turn["assistant"]))
+            images = []
+        return {"messages": messages}
+
+
+def the_cauldron_transform(
+    model_transform: Transform | None = None,
+    texts_col: str = "texts",
+    images_col: str = "images",
+    new_system_prompt: str | None = None,
+) -> SFTTransform:
+    """The transform of rows of The Cauldron, message and model transform together.
+
+    Args:
+        model_transform: the model's transform of messages and images.
+        texts_col: the rows' name for the texts.
+        images_col: the rows' name for the images.
+        new_system_prompt: a system message to put first.
+    """
+    columns = {"images": images_col, "texts": texts_col}
+    return SFTTransform(TheCauldronToMessages(columns, new_system_prompt), model_transform)
+
+
+def the_cauldron_dataset(
+    model_transform: Transform,
+    *,
+    subset: str = "orcvqa",
+    source: str = "HuggingFaceM4/the_cauldron",
+    column_map: dict[str, str] | None = None,
+    new_system_prompt: str | None = None,
+    packed: bool = False,
+    filter_fn: Callable[..., Any] | None = None,
+    split: str = "train",
+    **load_dataset_kwargs: Any,
+) -> SFTDataset:
+    """The Cauldron: fifty datasets of questions about images in one form.
+
+    Args:
+        model_transform: the model's transform of messages and images.
+        subset: one of its datasets, such as ``"ocrvqa"``.
+        source: see :class:`~torchtune.datasets.SFTDataset`.
+        column_map: see :class:`TheCauldronToMessages`.
+        new_system_prompt: a system message to put first.
+        packed: not supported.
+        filter_fn: keeps the rows for which it is true.
+        split: the split, or a slice of it such as ``"train[:5%]"``.
+        load_dataset_kwargs: for ``datasets.load_dataset``.
+
+    Raises:
+        ValueError: if ``packed``.
+    """
+    transform = TheCauldronToMessages(column_map=column_map, new_system_prompt=new_system_prompt)
+    return _dataset(
+        model_transform,
+        transform,
+        packed,
+        source=source,
+        name=subset,
+        filter_fn=filter_fn,
+        split=split,
+        **load_dataset_kwargs,
+    )
