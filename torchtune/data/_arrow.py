@@ -8,7 +8,8 @@ the key was simply not there: ``{"location": "Oslo"}`` beside ``{"order_id": 7}`
 - A null argument is real where the tool's schema allows null for it (``nullable``, ``"null"`` among the types, in
   ``enum``, ``const``, ``anyOf`` or ``oneOf``), or requires the argument.
 - It is padding where the tool's schema does not declare it.
-- Else, with no schema to say, it is padding if the row looks like Arrow's (:func:`looks_padded`), and real if not.
+- Else it is padding if the row looks like Arrow's (:func:`looks_padded`), and real if not. Where the tool has no schema,
+  calls of different tools with all the same argument names are a sign of padding too.
 - In a tool's schema null is a value of ``default`` and ``const`` only, and of a list. Elsewhere it is padding. Such a
   null is real where null is allowed beside it, or where the row does not look like Arrow's.
 
@@ -28,22 +29,20 @@ _ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
 
 
 def looks_padded(messages: Sequence[Any]) -> bool:
-    """Whether a row's messages may have come through Arrow.
-
-    True if all messages have the same keys, and so have all calls and all argument objects; or if calls of different
-    tools have the same argument names, nulls among them.
+    """Whether a row's messages may have come through Arrow: all have the same keys, and so have all calls and arguments.
 
     Args:
         messages: the messages as they stand in the row.
     """
     bodies = list(_call_bodies(messages))
     arguments = [value for body in bodies for value in _argument_objects(body)]
-    if not _same_keys(arguments):
-        return False
-    if _same_keys(messages) and _same_keys(bodies):
-        return True
-    names = {body.get("name") for body in bodies if isinstance(body.get("name"), str)}
-    return len(names) > 1 and len(arguments) > 1 and any(None in value.values() for value in arguments)
+    return _same_keys(messages) and _same_keys(bodies) and _same_keys(arguments)
+
+
+def _share_names(bodies: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether calls of different tools all have the same argument names, as padding makes them."""
+    arguments = [value for body in bodies for value in _argument_objects(body)]
+    return len({str(body.get("name")) for body in bodies}) > 1 and len(arguments) > 1 and _same_keys(arguments)
 
 
 def unpad_tools(tools: Any, *, padded: bool, nulls: Nulls = "auto") -> Any:
@@ -74,10 +73,10 @@ def unpad_calls(
         padded: whether the row looks like Arrow's.
         nulls: ``auto``, ``keep`` or ``drop``.
     """
-    if nulls == "keep" or not any(
-        _has_null(value) for body in _call_bodies(messages) for value in _argument_objects(body)
-    ):
+    bodies = list(_call_bodies(messages))
+    if nulls == "keep" or not any(_has_null(value) for body in bodies for value in _argument_objects(body)):
         return messages
+    alike = _share_names(bodies)
     schemas = {tool_name(tool): tool_parameters(tool) for tool in tools}
 
     def clean_call(call: Any) -> Any:
@@ -86,8 +85,9 @@ def unpad_calls(
         if isinstance(call.get("function"), Mapping):
             return {**call, "function": clean_call(call["function"])}
         schema = schemas.get(call.get("name"))
+        unsure = padded or (alike and schema is None)
         return {
-            key: _unpad_arguments(value, schema, padded=padded, drop=nulls == "drop")
+            key: _unpad_arguments(value, schema, padded=unsure, drop=nulls == "drop")
             if key in _ARGUMENT_KEYS
             else value
             for key, value in call.items()

@@ -64,6 +64,8 @@ def _parsed(value: Any, where: str) -> Any:
         return json.loads(value)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is not valid JSON: {error.msg} at character {error.pos}: {value[:80]!r}") from error
+    except RecursionError as error:
+        raise ValueError(f"{where} is nested too deep: {value[:80]!r}") from error
 
 
 def _kind(value: Any) -> str:

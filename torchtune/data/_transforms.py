@@ -70,10 +70,10 @@ def _read_tools(sample: Mapping[str, Any], column: str, padded: bool, nulls: Nul
 
 
 def _to_messages(
-    rows: Any, column: str, tools: Sequence[Mapping[str, Any]], padded: bool, o: _Options
+    rows: Any, column: str, tools: Sequence[Mapping[str, Any]], padded: bool | None, o: _Options
 ) -> list[Message]:
-    """The messages of a chat column: read, flagged and masked."""
-    if isinstance(rows, Sequence) and not isinstance(rows, str):
+    """The messages of a chat column: read, flagged and masked; ``padded`` is None where it was a JSON string."""
+    if padded is not None and isinstance(rows, Sequence) and not isinstance(rows, str):
         rows = unpad_calls(rows, tools, padded=padded, nulls=o.nulls)
     messages = _system(o.new_system_prompt)
     for turn in read_turns(rows, column=column, parse_text_calls=o.parse_text_calls):
@@ -95,10 +95,10 @@ def _read_row(sample: Mapping[str, Any], columns: Mapping[str, str], key: str, o
     """``messages`` of the row's chat column, and ``tools`` where it has any."""
     rows = _column(sample, columns[key])
     if isinstance(rows, str):
-        rows, padded = read_json(rows, f"Column {columns[key]!r}"), False
+        rows, padded = read_json(rows, f"Column {columns[key]!r}"), None
     else:
         padded = isinstance(rows, Sequence) and looks_padded(rows)
-    tools = _read_tools(sample, columns["tools"], padded, o.nulls)
+    tools = _read_tools(sample, columns["tools"], bool(padded), o.nulls)
     result: dict[str, Any] = {"messages": _to_messages(rows, columns[key], tools, padded, o)}
     return {**result, "tools": tools} if tools else result
 
