@@ -171,7 +171,9 @@ def component_builders(
     return full, make_function(f"lora_{name}", module, parameters, doc, build)
 
 
-def lora_attention_builder(name: str, title: str, spec_function: SpecFunction, *, module: str) -> Callable[..., nn.Module]:
+def lora_attention_builder(
+    name: str, title: str, spec_function: SpecFunction, *, module: str
+) -> Callable[..., nn.Module]:
     """A family's self-attention by itself, with adapters: for those who build layers of their own.
 
     Args:
@@ -257,7 +259,10 @@ class SizeRows:
             parameter.replace(default=True) if parameter.name == "quantize_base" else parameter
             for parameter in lora_parameters
         ]
-        what, raises = f"{self.title} {label}", "for an unknown layer name, none at all, or an adapter on a tied output."
+        what, raises = (
+            f"{self.title} {label}",
+            "for an unknown layer name, none at all, or an adapter on a tied output.",
+        )
         return (
             make_function(name, self.module, options, _docstring(f"Build {what}.", options, self.source), full),
             make_function(

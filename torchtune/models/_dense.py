@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
-import torch
 from torch import nn
 
 from torchtune.modules import (
@@ -66,7 +65,7 @@ class DecoderSpec:
         activation (Callable[[], nn.Module]): of the feed-forward layer.
         norm (Callable[..., nn.Module]): norm layer, from ``dim`` and ``eps``.
         final_norm (Callable[..., nn.Module] | None): the last norm, where it is another one.
-        embedding (Callable[[int, int], nn.Module]): token embedding.
+        embedding (Callable[[int, int], nn.Embedding]): token embedding.
         attention (Mapping[str, Any]): further arguments of the attention layers.
         mask_mod (Callable[[int], Callable | None] | None): from a layer's index, its change of the mask.
         post_norms (bool): norms after attention and after the feed-forward layer too (Gemma 2).
@@ -92,7 +91,7 @@ class DecoderSpec:
     activation: Callable[[], nn.Module] = nn.SiLU
     norm: Callable[..., nn.Module] = RMSNorm
     final_norm: Callable[..., nn.Module] | None = None
-    embedding: Callable[[int, int], nn.Module] = nn.Embedding
+    embedding: Callable[[int, int], nn.Embedding] = nn.Embedding
     attention: Mapping[str, Any] = field(default_factory=dict)
     mask_mod: Callable[[int], Callable[..., Any] | None] | None = None
     post_norms: bool = False
@@ -199,7 +198,7 @@ def self_attention(spec: DecoderSpec, adapter: Adapter, rope: nn.Module | None) 
     """Self-attention of one layer: ``[b, s, d] -> [b, s, d]``."""
     size, heads, kv_heads = spec.head_size, spec.num_heads, spec.num_kv_heads
     outs = {"q_proj": heads * size, "k_proj": kv_heads * size, "v_proj": kv_heads * size}
-    projections = {
+    projections: dict[str, Any] = {
         name: adapter.linear(name, spec.embed_dim, out, bias, name in spec.nf4_frozen)
         for (name, out), bias in zip(outs.items(), spec.qkv_bias, strict=True)
     }
@@ -209,9 +208,7 @@ def self_attention(spec: DecoderSpec, adapter: Adapter, rope: nn.Module | None) 
         num_kv_heads=kv_heads,
         head_dim=size,
         **projections,
-        output_proj=adapter.linear(
-            "output_proj", heads * size, spec.embed_dim, nf4="output_proj" in spec.nf4_frozen
-        ),
+        output_proj=adapter.linear("output_proj", heads * size, spec.embed_dim, nf4="output_proj" in spec.nf4_frozen),
         pos_embeddings=rope,
         q_norm=spec.norm(size, eps=spec.norm_eps) if spec.qk_norm[0] else None,
         k_norm=spec.norm(size, eps=spec.norm_eps) if spec.qk_norm[1] else None,
@@ -304,7 +301,7 @@ def dense_decoder(spec: DecoderSpec, adapter: Adapter = NO_ADAPTER) -> Transform
     )
     if adapter.quantize_base:
         # A state dict holds the base weights dequantized, in the dtype of the rest, one tensor at a time on the CPU.
-        dtype = tok_embeddings.weight.dtype if isinstance(tok_embeddings.weight, torch.Tensor) else None
+        dtype = tok_embeddings.weight.dtype
         model._register_state_dict_hook(
             partial(reparametrize_as_dtype_state_dict_post_hook, dtype=dtype, offload_to_cpu=True)
         )

@@ -13,7 +13,16 @@ from functools import partial
 from typing import Any
 
 from torchtune.models._dense import DecoderSpec
-from torchtune.models._key_maps import GEMMA2_HF, GENERIC_HF, GENERIC_META, PHI3_HF, QWEN2_HF, QWEN3_HF, REWARD_HF, KeyMap
+from torchtune.models._key_maps import (
+    GEMMA2_HF,
+    GENERIC_HF,
+    GENERIC_META,
+    PHI3_HF,
+    QWEN2_HF,
+    QWEN3_HF,
+    REWARD_HF,
+    KeyMap,
+)
 from torchtune.models.convert_weights import (
     HeadSizes,
     StateDict,
@@ -108,7 +117,9 @@ FAMILIES: dict[str, Family] = {
                 "query_pre_attn_scalar": "query_pre_attn_scalar",
             },
         ),
-        Family("phi3", phi3_spec, PHI3_HF, fixed={"partial_rotary_factor": 1.0}, extra={"sliding_window": "sliding_window"}),
+        Family(
+            "phi3", phi3_spec, PHI3_HF, fixed={"partial_rotary_factor": 1.0}, extra={"sliding_window": "sliding_window"}
+        ),
     )
 }
 
@@ -177,7 +188,9 @@ def spec_from_hf_config(config: HFConfig, max_seq_len: int | None = None) -> Dec
         (key, config.get(key, value), value) for key, value in (family.fixed or {}).items()
     ]:
         if found not in (built, None):
-            raise ValueError(f"config.json has {key} {found!r}; for model_type {family.model_type!r} {built!r} is built")
+            raise ValueError(
+                f"config.json has {key} {found!r}; for model_type {family.model_type!r} {built!r} is built"
+            )
     base, scaling = rope_of(config)
     sizes = head_sizes(config)
     known = inspect.signature(family.spec).parameters
@@ -203,5 +216,5 @@ def spec_from_hf_config(config: HFConfig, max_seq_len: int | None = None) -> Dec
     if sizes.size != spec.head_size:
         changes["head_dim"] = sizes.size
     if scaling:
-        changes["rope"] = partial(Llama3ScaledRoPE, base=base, **scaling)
+        changes["rope"] = partial(Llama3ScaledRoPE, base=base, **scaling)  # type: ignore[arg-type]
     return replace(spec, **changes)

@@ -97,7 +97,9 @@ PHI3_HF = KeyMap(
     "Phi-3",
     {
         **_EMBEDDING,
-        _HF_LAYER + "self_attn.qkv_proj.weight": tuple(_LAYER + f"attn.{p}.weight" for p in ("q_proj", "k_proj", "v_proj")),
+        _HF_LAYER + "self_attn.qkv_proj.weight": tuple(
+            _LAYER + f"attn.{p}.weight" for p in ("q_proj", "k_proj", "v_proj")
+        ),
         **_O,
         _HF_LAYER + "mlp.gate_up_proj.weight": (_LAYER + "mlp.w1.weight", _LAYER + "mlp.w3.weight"),
         **_layers({"mlp.down_proj.weight": "mlp.w2.weight"}),
@@ -110,7 +112,13 @@ PHI3_HF = KeyMap(
 GENERIC_META = KeyMap(
     "Meta",
     {
-        **_one({"tok_embeddings.weight": "tok_embeddings.weight", "norm.weight": "norm.scale", "output.weight": "output.weight"}),
+        **_one(
+            {
+                "tok_embeddings.weight": "tok_embeddings.weight",
+                "norm.weight": "norm.scale",
+                "output.weight": "output.weight",
+            }
+        ),
         **{
             _LAYER + theirs + ".weight": (_LAYER + ours,)
             for theirs, ours in {
@@ -131,7 +139,11 @@ GENERIC_META = KeyMap(
 
 # PEFT's names for the parts of an adapter, and for the layers.
 PEFT_PREFIX = "base_model.model."
-PEFT_SUFFIXES = {"lora_a.weight": "lora_A.weight", "lora_b.weight": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
+PEFT_SUFFIXES = {
+    "lora_a.weight": "lora_A.weight",
+    "lora_b.weight": "lora_B.weight",
+    "magnitude": "lora_magnitude_vector",
+}
 PEFT_TARGETS = {
     "q_proj": "q_proj",
     "k_proj": "k_proj",

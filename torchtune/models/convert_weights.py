@@ -127,7 +127,9 @@ def _split_sizes(parts: Sequence[str], rows: int, sizes: HeadSizes | None) -> li
     return wanted
 
 
-def convert_to_tune(state_dict: Mapping[str, torch.Tensor], key_map: KeyMap, sizes: HeadSizes | None = None) -> StateDict:
+def convert_to_tune(
+    state_dict: Mapping[str, torch.Tensor], key_map: KeyMap, sizes: HeadSizes | None = None
+) -> StateDict:
     """Convert a checkpoint of another layout to ours.
 
     Args:
@@ -156,7 +158,9 @@ def convert_to_tune(state_dict: Mapping[str, torch.Tensor], key_map: KeyMap, siz
     return converted
 
 
-def convert_from_tune(state_dict: Mapping[str, torch.Tensor], key_map: KeyMap, sizes: HeadSizes | None = None) -> StateDict:
+def convert_from_tune(
+    state_dict: Mapping[str, torch.Tensor], key_map: KeyMap, sizes: HeadSizes | None = None
+) -> StateDict:
     """Convert our tensors to another layout; the inverse of :func:`convert_to_tune`.
 
     Args:

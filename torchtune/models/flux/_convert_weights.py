@@ -7,7 +7,13 @@ import re
 from torchtune.models.convert_weights import StateDict, UnexpectedKey
 
 _BLOCK = {"norm1": "main.0", "conv1": "main.2", "norm2": "main.3", "conv2": "main.5", "nin_shortcut": "shortcut"}
-_ATTENTION = {"norm": "norm", "q": "attn.q_proj", "k": "attn.k_proj", "v": "attn.v_proj", "proj_out": "attn.output_proj"}
+_ATTENTION = {
+    "norm": "norm",
+    "q": "attn.q_proj",
+    "k": "attn.k_proj",
+    "v": "attn.v_proj",
+    "proj_out": "attn.output_proj",
+}
 _MID = {"block_1": "0", "attn_1": "1", "block_2": "2"}
 _ENDS = {"conv_in": "conv_in", "norm_out": "end.0", "conv_out": "end.2"}
 _KEY = re.compile(
@@ -45,7 +51,9 @@ def flux_ae_hf_to_tune(state_dict: StateDict) -> StateDict:
     Returns:
         StateDict: our tensors.
     """
-    levels = 1 + max((int(match["level"]) for key in state_dict if (match := _KEY.fullmatch(key)) and match["level"]), default=0)
+    levels = 1 + max(
+        (int(match["level"]) for key in state_dict if (match := _KEY.fullmatch(key)) and match["level"]), default=0
+    )
     converted = {}
     for key, tensor in state_dict.items():
         ours = _tune_key(key, levels)

@@ -95,7 +95,9 @@ def gemma2_spec(
         final_norm=Gemma2FinalNorm if cap_logits else partial(Gemma2FinalNorm, cap=final_capping_value),
         post_norms=True,
         mask_mod=windows(sliding_window_size, every=2),
-        output_wrapper=partial(SoftCappedOutput, cap=final_capping_value) if cap_logits and final_capping_value else None,
+        output_wrapper=partial(SoftCappedOutput, cap=final_capping_value)
+        if cap_logits and final_capping_value
+        else None,
         attention={"softcap": hidden_capping_value, "softmax_scale": (query_pre_attn_scalar or head_dim) ** -0.5},
     )
 

@@ -34,7 +34,7 @@ def llama2_spec(
         max_seq_len=max_seq_len,
         attn_dropout=attn_dropout,
         norm_eps=norm_eps,
-        rope=partial(RotaryPositionalEmbeddings, base=rope_base),
+        rope=partial(RotaryPositionalEmbeddings, base=rope_base),  # type: ignore[arg-type]
     )
 
 

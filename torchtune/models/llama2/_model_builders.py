@@ -5,9 +5,17 @@ from __future__ import annotations
 from torchtune.models._builders import SizeRows
 from torchtune.models.llama2._component_builders import SOURCE, llama2_classifier_spec, llama2_spec
 
-LLAMA2_SIZES = _size = SizeRows("Llama 2", llama2_spec, module=__name__, source=SOURCE, vocab_size=32_000, max_seq_len=4096)
+LLAMA2_SIZES = _size = SizeRows(
+    "Llama 2", llama2_spec, module=__name__, source=SOURCE, vocab_size=32_000, max_seq_len=4096
+)
 LLAMA2_REWARD_SIZES = _reward = SizeRows(
-    "Llama 2 reward model", llama2_classifier_spec, module=__name__, source=SOURCE, num_classes=1, vocab_size=32_000, max_seq_len=4096
+    "Llama 2 reward model",
+    llama2_classifier_spec,
+    module=__name__,
+    source=SOURCE,
+    num_classes=1,
+    vocab_size=32_000,
+    max_seq_len=4096,
 )
 
 # fmt: off

@@ -10,15 +10,19 @@ from torchtune.models.llama3._model_builders import (
     qlora_llama3_70b,
 )
 from torchtune.models.llama3._parallelism import base_llama_tp_plan
+from torchtune.models.llama3._tokenizer import Llama3Tokenizer
+from torchtune.models.llama3._tokenizer_builders import llama3_tokenizer
 
 __all__ = [
+    "Llama3Tokenizer",
     "base_llama_tp_plan",
     "llama3",
-    "llama3_8b",
     "llama3_70b",
+    "llama3_8b",
+    "llama3_tokenizer",
     "lora_llama3",
-    "lora_llama3_8b",
     "lora_llama3_70b",
-    "qlora_llama3_8b",
+    "lora_llama3_8b",
     "qlora_llama3_70b",
+    "qlora_llama3_8b",
 ]

@@ -7,10 +7,10 @@ from torchtune.models.mistral._component_builders import (
     mistral_classifier,
 )
 from torchtune.models.mistral._model_builders import (
-    mistral_7b,
-    mistral_reward_7b,
     lora_mistral_7b,
     lora_mistral_reward_7b,
+    mistral_7b,
+    mistral_reward_7b,
     qlora_mistral_7b,
     qlora_mistral_reward_7b,
 )

@@ -9,7 +9,14 @@ MISTRAL_SIZES = _size = SizeRows(
     "Mistral", mistral_spec, module=__name__, source=SOURCE, vocab_size=32_000, max_seq_len=32_768, sliding_window=4096
 )
 MISTRAL_REWARD_SIZES = _reward = SizeRows(
-    "Mistral reward model", mistral_classifier_spec, module=__name__, source=SOURCE, num_classes=1, vocab_size=32_000, max_seq_len=32_768, sliding_window=4096
+    "Mistral reward model",
+    mistral_classifier_spec,
+    module=__name__,
+    source=SOURCE,
+    num_classes=1,
+    vocab_size=32_000,
+    max_seq_len=32_768,
+    sliding_window=4096,
 )
 
 # fmt: off

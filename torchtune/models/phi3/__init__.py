@@ -9,8 +9,8 @@ from torchtune.models.phi3._convert_weights import (
     phi3_tune_to_hf,
 )
 from torchtune.models.phi3._model_builders import (
-    phi3_mini,
     lora_phi3_mini,
+    phi3_mini,
     qlora_phi3_mini,
 )
 from torchtune.models.phi3._position_embeddings import Phi3RotaryPositionalEmbeddings

@@ -43,6 +43,4 @@ def phi3_spec(
 
 phi3, lora_phi3 = component_builders("phi3", "Phi-3", phi3_spec, module=__name__, source=SOURCE)
 phi3_mlp = gated_mlp
-lora_phi3_self_attention = lora_attention_builder(
-    "lora_phi3_self_attention", "Phi-3", phi3_spec, module=__name__
-)
+lora_phi3_self_attention = lora_attention_builder("lora_phi3_self_attention", "Phi-3", phi3_spec, module=__name__)

@@ -17,4 +17,4 @@ class Phi3RotaryPositionalEmbeddings(HalvesRotaryPositionalEmbeddings):
     """
 
     def __init__(self, dim: int, max_seq_len: int = 4096, base: float = 10_000) -> None:
-        super().__init__(dim, max_seq_len, base)
+        super().__init__(dim, max_seq_len, base)  # type: ignore[arg-type]

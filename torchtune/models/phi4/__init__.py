@@ -1,8 +1,8 @@
 """Phi-4: model and tokenizer."""
 
 from torchtune.models.phi4._model_builders import (
-    phi4_14b,
     lora_phi4_14b,
+    phi4_14b,
     qlora_phi4_14b,
 )
 

@@ -7,7 +7,11 @@ from torchtune.models.phi3._component_builders import phi3_spec
 
 # The rotary base is that of the published config.json (250,000); with 10,000 the released weights give wrong logits.
 PHI4_SIZES = _size = SizeRows(
-    "Phi-4", phi3_spec, module=__name__, source="https://arxiv.org/abs/2412.08905 (Phi-4 Technical Report)", rope_base=250_000
+    "Phi-4",
+    phi3_spec,
+    module=__name__,
+    source="https://arxiv.org/abs/2412.08905 (Phi-4 Technical Report)",
+    rope_base=250_000,
 )
 
 # fmt: off

@@ -19,9 +19,12 @@ from torchtune.models.qwen2._model_builders import (
 from torchtune.models.qwen2._positional_embeddings import (
     Qwen2RotaryPositionalEmbeddings,
 )
+from torchtune.models.qwen2._tokenizer import Qwen2Tokenizer
+from torchtune.models.qwen2._tokenizer_builders import qwen2_tokenizer
 
 __all__ = [
     "Qwen2RotaryPositionalEmbeddings",
+    "Qwen2Tokenizer",
     "lora_qwen2",
     "lora_qwen2_0_5b",
     "lora_qwen2_1_5b",
@@ -31,5 +34,6 @@ __all__ = [
     "qwen2_1_5b",
     "qwen2_7b",
     "qwen2_hf_to_tune",
+    "qwen2_tokenizer",
     "qwen2_tune_to_hf",
 ]

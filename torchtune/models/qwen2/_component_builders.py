@@ -51,6 +51,4 @@ def qwen2_spec(
 
 
 qwen2, lora_qwen2 = component_builders("qwen2", "Qwen2", qwen2_spec, module=__name__, source=SOURCE)
-lora_qwen2_self_attention = lora_attention_builder(
-    "lora_qwen2_self_attention", "Qwen2", qwen2_spec, module=__name__
-)
+lora_qwen2_self_attention = lora_attention_builder("lora_qwen2_self_attention", "Qwen2", qwen2_spec, module=__name__)

@@ -17,4 +17,4 @@ class Qwen2RotaryPositionalEmbeddings(HalvesRotaryPositionalEmbeddings):
     """
 
     def __init__(self, dim: int, max_seq_len: int = 4096, base: float = 1_000_000.0) -> None:
-        super().__init__(dim, max_seq_len, base)
+        super().__init__(dim, max_seq_len, base)  # type: ignore[arg-type]

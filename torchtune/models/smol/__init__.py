@@ -2,9 +2,9 @@
 
 from torchtune.models.smol._component_builders import smollm2
 from torchtune.models.smol._model_builders import (
+    smollm2_1_7b,
     smollm2_135m,
     smollm2_360m,
-    smollm2_1_7b,
 )
 
 __all__ = [

@@ -11,7 +11,9 @@ T5_HF = KeyMap(
     {
         "encoder.embed_tokens.weight": ("token_embedding.weight",),
         # Only the first block has the bias; all layers use it.
-        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": ("relative_position_bias.embedding.weight",),
+        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": (
+            "relative_position_bias.embedding.weight",
+        ),
         "encoder.final_layer_norm.weight": ("final_norm.scale",),
         **{
             _BLOCK + theirs + ".weight": (_LAYER + ours,)

@@ -80,7 +80,8 @@ class T5SelfAttention(nn.Module):
             torch.Tensor: ``[b, s, d]``.
         """
         q, k, v = (
-            proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for proj in (self.q_proj, self.k_proj, self.v_proj)
+            proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), scale=1.0)
         return self.output_proj(attended.transpose(1, 2).flatten(2))
@@ -171,7 +172,9 @@ class T5Encoder(nn.Module):
         """
         length = tokens.shape[1]
         if length > self.max_seq_len:
-            raise ValueError(f"seq_len ({length}) of input tensor should be smaller than max_seq_len ({self.max_seq_len})")
+            raise ValueError(
+                f"seq_len ({length}) of input tensor should be smaller than max_seq_len ({self.max_seq_len})"
+            )
         x, bias = self.token_embedding(tokens), self.relative_position_bias(length)
         if mask is not None:
             bias = bias.masked_fill(~mask[:, None, None, :], torch.finfo(bias.dtype).min)
