@@ -72,4 +72,4 @@ def share_by_start(starts: Sequence[int], ids: list[int], lengths: Iterable[int]
     from bisect import bisect_left
 
     cuts = [bisect_left(starts, end) for end in accumulate(lengths)]
-    return [ids[start:end] for start, end in zip([0, *cuts], [*cuts[:-1], len(ids)])]
+    return [ids[start:end] for start, end in zip([0, *cuts], [*cuts[:-1], len(ids)], strict=False)]

@@ -288,7 +288,7 @@ class ChatTokenizer:
         Returns:
             Token ids, as long as they come: nothing is cut.
         """
-        return self._encode_segments(self.format.render(messages, tools, add_generation_prompt=True)).tokens
+        return self._encode_segments(self._render(messages, tools, True)).tokens
 
     def parse_tokens(self, ids: Sequence[int]) -> ParsedMessage:
         """Reads a turn back from the ids that the model emitted.
@@ -320,6 +320,10 @@ class ChatTokenizer:
             segments.append(Segment(self._decode_text(plain)))
         return segments
 
+    def _render(self, messages: Sequence[Message], tools: Any, prompt: bool) -> list[Segment]:
+        """The conversation in the official format, with the prompt for the next turn where asked for."""
+        return self.format.render(messages, tools, add_generation_prompt=prompt)
+
     def _control_texts(self) -> dict[int, str]:
         if not hasattr(self, "_texts"):
             self._texts = {token: text for text, token in self._control_ids().items()}
@@ -329,12 +333,12 @@ class ChatTokenizer:
         """A conversation in the official format; with the last turn open, as the model is to find it."""
         messages = self._official_messages(messages)
         if add_end_tokens:
-            return self._encode_segments(self.format.render(messages, tools))
+            return self._encode_segments(self._render(messages, tools, False))
         last = messages[-1]
         if last.role != "assistant" or not (last.tool_calls or last.reasoning_content or last.text_content):
             before = messages if last.role != "assistant" else messages[:-1]
-            return self._encode_segments(self.format.render(before, tools, add_generation_prompt=True))
-        segments = self.format.render(messages, tools)
+            return self._encode_segments(self._render(before, tools, True))
+        segments = self._render(messages, tools, False)
         while segments and (segments[-1].part == "end" or not segments[-1].sampled):
             segments.pop()
         return self._encode_segments(segments)

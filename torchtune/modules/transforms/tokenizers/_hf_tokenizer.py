@@ -1,0 +1,466 @@
+"""Tokenizers from the files of a Hugging Face model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchtune.modules.transforms.tokenizers._bpe import share_by_start
+from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, ChatTokens
+from torchtune.modules.transforms.tokenizers._hf_plain import plain_tokenizer
+from torchtune.modules.transforms.tokenizers._hf_template import Template
+from torchtune.modules.transforms.tokenizers._hf_trace import Controls, Tracer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from torchtune.data._message import Message
+    from torchtune.data.formats import ParsedMessage, Segment
+
+log = logging.getLogger(__name__)
+
+#: Names under which a config holds control tokens that a template may use.
+_NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+
+
+class HuggingFaceBaseTokenizer:
+    """Encodes and decodes as a ``tokenizer.json`` says. Text never becomes a control token.
+
+    Args:
+        tokenizer_json_path: the ``tokenizer.json``.
+        tokenizer_config_json_path: the ``tokenizer_config.json``, for the texts of BOS and EOS.
+        generation_config_path: the ``generation_config.json``, for their ids where the other doesn't give them.
+
+    Raises:
+        ValueError: if neither of the two is given.
+        OSError: if a file does not exist.
+    """
+
+    def __init__(
+        self,
+        tokenizer_json_path: str,
+        *,
+        tokenizer_config_json_path: str | None = None,
+        generation_config_path: str | None = None,
+    ) -> None:
+        from tokenizers import Tokenizer
+
+        if not (tokenizer_config_json_path or generation_config_path):
+            raise ValueError(
+                "At least one of tokenizer_config_json_path and generation_config_path is needed, to know BOS and EOS; "
+                "found neither."
+            )
+        self._json = Path(tokenizer_json_path).read_text(encoding="utf-8")
+        self.tokenizer: Tokenizer = Tokenizer.from_str(self._json)
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.config = _read_json(tokenizer_config_json_path)
+        self.generation_config = _read_json(generation_config_path)
+        self.bos_id = self._find_id("bos")
+        self.eos_id = self._find_id("eos")
+        self._added = {
+            token.content: (number, token) for number, token in self.tokenizer.get_added_tokens_decoder().items()
+        }
+        named = {_token_text(self.config.get(name)) for name in _NAMED_TOKENS}
+        self._control_map = {
+            text: number for text, (number, token) in self._added.items() if token.special or text in named
+        }
+        self._plain: dict[bool, Tokenizer] = {}
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, control tokens included."""
+        return self.tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def pad_id(self) -> int | None:
+        """Id to fill with; EOS where the config names none."""
+        text = _token_text(self.config.get("pad_token"))
+        found = None if text is None else self.tokenizer.token_to_id(text)
+        return self.eos_id if found is None else found
+
+    def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
+        """Encodes a text as plain text, whatever it looks like.
+
+        Args:
+            text: the text.
+            add_bos: True to put BOS before it, where the model has one.
+            add_eos: True to put EOS after it, where the model has one.
+
+        Returns:
+            Token ids.
+        """
+        ids = self._encode_plain(text)
+        if add_bos and self.bos_id is not None:
+            ids.insert(0, self.bos_id)
+        if add_eos and self.eos_id is not None:
+            ids.append(self.eos_id)
+        return ids
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Decodes token ids; control tokens give no text.
+
+        Args:
+            token_ids: ids to decode.
+
+        Returns:
+            The text.
+        """
+        return self.tokenizer.decode(token_ids)
+
+    def _encode_plain(self, text: str, goes_on: bool = False) -> list[int]:
+        """Ids of plain text; ``goes_on`` tells that it does not stand at the start."""
+        if not text:
+            return []
+        if not goes_on:
+            ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+            if set(self._control_map.values()).isdisjoint(ids):
+                return ids
+        return self._plain_encoding(text, goes_on).ids
+
+    def _plain_encoding(self, text: str, goes_on: bool) -> Any:
+        if goes_on not in self._plain:
+            self._plain[goes_on] = plain_tokenizer(self._json, self._control_map, goes_on)
+        return self._plain[goes_on].encode(text, add_special_tokens=False)
+
+    def _find_id(self, name: str) -> int | None:
+        text = _token_text(self.config.get(f"{name}_token"))
+        found = None if text is None else self.tokenizer.token_to_id(text)
+        if found is None:
+            given = self.generation_config.get(f"{name}_token_id")
+            found = given[0] if isinstance(given, list) and given else given
+        return found if isinstance(found, int) else None
+
+
+class HuggingFaceModelTokenizer(ChatTokenizer):
+    """Tokenizer of any Hugging Face model: conversations are written by the model's own chat template.
+
+    What is trained is found by asking the template, see ``_hf_trace``: a turn of the model runs from the end of the
+    generation prompt to its end token, also in templates that rewrite earlier turns. Text of messages and tools never
+    becomes a control token. Where a template leaves out a text or a call, that is an error.
+
+    Args:
+        tokenizer_json_path: the ``tokenizer.json``.
+        tokenizer_config_json_path: the ``tokenizer_config.json``, with the chat template unless a
+            ``chat_template.jinja`` lies beside it.
+        generation_config_path: the ``generation_config.json``, for the ids that end a turn.
+        truncation_type: the side that turns are dropped from, "right" or "left".
+        max_seq_len: length that conversations are cut to, or None.
+        prompt_template: words put around the messages, or None.
+        chat_template: the template itself, instead of the one in the files.
+        chat_format: name of the format in :mod:`torchtune.data.formats` that reads the model's output; found from the
+            template by default.
+        train_on: "message" trains all of a message, its header included; "sampled" only what the model emits.
+        template_options: variables for the template, such as ``enable_thinking``.
+
+    Raises:
+        ValueError: if there is no chat template, or an option has no such value.
+        OSError: if a file does not exist.
+    """
+
+    def __init__(
+        self,
+        tokenizer_json_path: str,
+        *,
+        tokenizer_config_json_path: str | None = None,
+        generation_config_path: str | None = None,
+        truncation_type: str = "right",
+        max_seq_len: int | None = None,
+        prompt_template: Any = None,
+        chat_template: str | None = None,
+        chat_format: str | None = None,
+        train_on: str = "message",
+        template_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.base_tokenizer = HuggingFaceBaseTokenizer(
+            tokenizer_json_path,
+            tokenizer_config_json_path=tokenizer_config_json_path,
+            generation_config_path=generation_config_path,
+        )
+        self.config = self.base_tokenizer.config
+        variables = {**self.extract_top_level_variables(self.config), **(template_options or {})}
+        sources = (
+            find_templates(tokenizer_json_path, self.config) if chat_template is None else {"default": chat_template}
+        )
+        if not sources:
+            raise ValueError(
+                f"No chat template: {tokenizer_config_json_path} has no 'chat_template', and no chat_template.jinja lies "
+                "beside it. Pass chat_template, or use the tokenizer of the model's family."
+            )
+        self.templates = {name: Template(source, variables) for name, source in sources.items()}
+        self.special_tokens = {text: number for text, (number, _) in self.base_tokenizer._added.items()}
+        self.stop_tokens = self._find_stops()
+        self._controls = self._find_controls(sources.values())
+        self._setup_chat(
+            max_seq_len=max_seq_len,
+            prompt_template=prompt_template,
+            truncation_type=truncation_type,
+            chat_format=chat_format or detect_format(next(iter(sources.values()))) or "chatml",
+            train_on=train_on,
+        )
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of BOS, or None."""
+        return self.base_tokenizer.bos_id
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of EOS, or None."""
+        return self.base_tokenizer.eos_id
+
+    @property
+    def pad_id(self) -> int | None:
+        """Id to fill with; EOS where the config names none."""
+        return self.base_tokenizer.pad_id
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, control tokens included."""
+        return self.base_tokenizer.vocab_size
+
+    def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
+        """Encodes a text as plain text; see :meth:`HuggingFaceBaseTokenizer.encode`."""
+        return self.base_tokenizer.encode(text, add_bos=add_bos, add_eos=add_eos)
+
+    def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
+        """Decodes token ids.
+
+        Args:
+            token_ids: ids to decode.
+            skip_special_tokens: True to leave out control tokens.
+
+        Returns:
+            The text.
+        """
+        return self.base_tokenizer.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    def extract_top_level_variables(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Gives what a chat template may see of a tokenizer's config.
+
+        Args:
+            config: the content of a ``tokenizer_config.json``.
+
+        Returns:
+            Texts, numbers and flags by name; a token written as an object is its text.
+        """
+        flat = {name: _token_text(value) if name.endswith("_token") else value for name, value in config.items()}
+        return {
+            name: value
+            for name, value in flat.items()
+            if isinstance(value, (str, int, float)) and name not in ("chat_template", "add_generation_prompt")
+        }
+
+    def render_template(self, messages: list[dict[str, Any]], add_eos: bool = True, *, tools: Any = None) -> str:
+        """Renders messages in OpenAI form.
+
+        Args:
+            messages: the conversation.
+            add_eos: True for a whole conversation, False to have it end in the prompt for the model's next turn.
+            tools: function schemas in OpenAI form, or None.
+
+        Returns:
+            The text.
+
+        Raises:
+            ValueError: if the template refuses the conversation.
+        """
+        from torchtune.modules.transforms.tokenizers._hf_trace import take_out_generation
+
+        return take_out_generation(self._template(tools)(messages, tools, not add_eos))[0]
+
+    def tokenize_messages(  # type: ignore[override]
+        self,
+        messages: list[Message],
+        add_eos: bool = True,
+        max_seq_len: int | None = None,
+        *,
+        tools: Any = None,
+        add_end_tokens: bool = True,
+    ) -> tuple[list[int], list[bool]]:
+        """Encodes a conversation by the model's chat template.
+
+        Args:
+            messages: the conversation.
+            add_eos: False leaves the last turn open, for the model to go on.
+            max_seq_len: length that it is cut to; the tokenizer's own by default.
+            tools: function schemas in OpenAI form, or None.
+            add_end_tokens: the same as ``add_eos``, as the other tokenizers call it.
+
+        Returns:
+            Token ids, and a mask that is True where a token is not trained.
+
+        Raises:
+            ValueError: if there are no messages, or the template refuses the conversation or leaves out a part of it.
+        """
+        own = self.max_seq_len
+        self.max_seq_len = own if max_seq_len is None else max_seq_len
+        try:
+            return super().tokenize_messages(messages, tools=tools, add_end_tokens=add_eos and add_end_tokens)
+        finally:
+            self.max_seq_len = own
+
+    def parse_tokens(self, ids: Sequence[int]) -> ParsedMessage:
+        """Reads a turn back from the ids that the model emitted; see :meth:`ChatTokenizer.parse_tokens`."""
+        return self.format.parse(self.to_segments(ids))
+
+    def _render(self, messages: Sequence[Message], tools: Any, prompt: bool) -> list[Segment]:
+        from torchtune.data.formats._write import wrap_tools
+
+        wrapped = wrap_tools(tools, type(self).__name__)
+        return Tracer(self._template(tools), self._controls, messages, wrapped).segments(prompt)
+
+    def _template(self, tools: Any) -> Template:
+        if tools and "tool_use" in self.templates:
+            return self.templates["tool_use"]
+        return self.templates.get("default") or next(iter(self.templates.values()))
+
+    def _encode_segments(self, segments: Sequence[Segment]) -> ChatTokens:
+        """The whole text is encoded as one, as the model's own tokenizer does, unless text looks like a control token."""
+        segments = list(segments)
+        text = "".join(segment.text for segment in segments)
+        encoding = self.base_tokenizer.tokenizer.encode(text, add_special_tokens=False)
+        wanted = sum(segment.special for segment in segments)
+        known = set(self._controls_ids())
+        if sum(token in known for token in encoding.ids) != wanted:
+            return self._encode_apart(segments)
+        chat = ChatTokens()
+        starts = [start for start, _ in encoding.offsets]
+        parts = share_by_start(starts, encoding.ids, (len(segment.text) for segment in segments))
+        for segment, ids in zip(segments, parts, strict=True):
+            chat.add(ids, segment.message_index, segment.sampled, segment.part)
+        return chat
+
+    def _encode_apart(self, segments: Sequence[Segment]) -> ChatTokens:
+        """Encodes what stands between control tokens by itself, where nothing in it can become one."""
+        chat = ChatTokens()
+        run: list[Segment] = []
+        added = self.base_tokenizer._added
+        after: Any = None
+
+        def flush(before: Any) -> None:
+            texts = [segment.text for segment in run]
+            if texts and after is not None and after.rstrip:
+                texts = _strip_first(texts, str.lstrip)
+            if texts and before is not None and before.lstrip:
+                texts = _strip_first(texts[::-1], str.rstrip)[::-1]
+            if any(texts):
+                encoding = self.base_tokenizer._plain_encoding("".join(texts), goes_on=bool(chat.tokens))
+                starts = [start for start, _ in encoding.offsets]
+                for segment, ids in zip(run, share_by_start(starts, encoding.ids, map(len, texts)), strict=True):
+                    chat.add(ids, segment.message_index, segment.sampled, segment.part)
+            run.clear()
+
+        for segment in segments:
+            if not segment.special:
+                run.append(segment)
+                continue
+            number, token = added[segment.text]
+            flush(token)
+            after = token
+            chat.add([number], segment.message_index, segment.sampled, segment.part)
+        flush(None)
+        return chat
+
+    def _controls_ids(self) -> list[int]:
+        return [self.special_tokens[text] for text in self._controls.texts]
+
+    def _control_ids(self) -> Mapping[str, int]:
+        return {text: self.special_tokens[text] for text in self._controls.texts}
+
+    def _decode_text(self, ids: list[int]) -> str:
+        return self.base_tokenizer.tokenizer.decode(ids, skip_special_tokens=False)
+
+    def _find_stops(self) -> list[int]:
+        given = self.base_tokenizer.generation_config.get("eos_token_id")
+        listed = given if isinstance(given, list) else [given]
+        found = [self.eos_id, *listed]
+        return list(dict.fromkeys(token for token in found if isinstance(token, int)))
+
+    def _find_controls(self, sources: Any) -> Controls:
+        """Added tokens that are special, or that the chat template itself writes."""
+        base = self.base_tokenizer
+        hard = frozenset(text for text in base._control_map if len(text) > 1)
+        named = {_token_text(value) for name, value in self.config.items() if name.endswith("_token")}
+        soft = {
+            text
+            for text in base._added
+            if len(text) > 1 and not text.isspace() and (text in named or any(text in source for source in sources))
+        }
+        texts = {number: text for text, (number, _) in base._added.items()}
+        stops = frozenset(texts[token] for token in self.stop_tokens if token in texts)
+        return Controls(hard | soft, hard | stops, stops)
+
+
+def _strip_first(texts: list[str], strip: Any) -> list[str]:
+    """Takes white space off the start of joined texts, or off their end where they come in reverse."""
+    texts = list(texts)
+    for at, text in enumerate(texts):
+        texts[at] = strip(text)
+        if texts[at]:
+            break
+    return texts
+
+
+def find_templates(tokenizer_json_path: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates of a model by name: from files beside the tokenizer, or from its config."""
+    folder = Path(tokenizer_json_path).parent
+    found: dict[str, str] = {}
+    given = config.get("chat_template")
+    if isinstance(given, str):
+        found["default"] = given
+    elif isinstance(given, list):
+        found.update({entry["name"]: entry["template"] for entry in given})
+    for path in (folder / "additional_chat_templates").glob("*.jinja"):
+        found[path.stem] = path.read_text(encoding="utf-8")
+    if (folder / "chat_template.jinja").is_file():
+        found["default"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    return found
+
+
+#: What a template holds -> the format that reads its output; the first row whose texts are all there.
+_SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("<|start_of_role|>",), "granite4"),
+    (("<|channel|>", "<|message|>"), "gpt_oss"),
+    (("<arg_key>",), "glm4_5"),
+    (("<|tool_calls_section_begin|>",), "kimi_k2"),
+    (("<|tool_call>",), "gemma4"),
+    (("<｜tool▁calls▁begin｜>",), "deepseek_v3_1"),
+    (("<function=", "<parameter="), "qwen3_coder"),
+    (("<tool_call>", "<|im_start|>", "<think>"), "qwen3"),
+    (("<tool_call>", "<|im_start|>"), "qwen2_5"),
+    (("<|header_start|>",), "llama4"),
+    (("<|start_header_id|>", "ipython"), "llama3_1"),
+    (("<|start_header_id|>",), "llama3"),
+    (("[TOOL_CALLS]", "[CALL_ID]"), "mistral_v11"),
+    (("[TOOL_CALLS]", "[ARGS]"), "mistral_v13"),
+    (("[TOOL_CALLS]", "[SYSTEM_PROMPT]"), "mistral_v7"),
+    (("[TOOL_CALLS]",), "mistral_v3"),
+    (("<start_of_turn>",), "gemma2"),
+    (("<|im_start|>", "<|im_sep|>"), "phi4"),
+    (("<|assistant|>", "<|end|>"), "phi3"),
+    (("<|im_start|>",), "chatml"),
+)
+
+
+def detect_format(template: str) -> str | None:
+    """The name of the chat format whose signs stand in a template, or None."""
+    from torchtune.data.formats import list_formats
+
+    known = set(list_formats())
+    for signs, name in _SIGNS:
+        if name in known and all(sign in template for sign in signs):
+            return name
+    return None
+
+
+def _token_text(value: Any) -> str | None:
+    """The text of a token, which a config writes as text, as an object, or as null."""
+    return value.get("content") if isinstance(value, Mapping) else value
+
+
+def _read_json(path: str | None) -> dict[str, Any]:
+    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
