@@ -6,6 +6,7 @@ and :func:`count_loss_tokens`, :func:`clip_grad_norm`, :class:`CheckpointSchedul
 """
 
 from torchtune.training._activation_offloading import NoOpManager, OffloadActivations, get_act_offloading_ctx_manager
+from torchtune.training._adapter import finish_adapter, get_adapter_config, initial_adapter
 from torchtune.training._compile import compile_loss, compile_model
 from torchtune.training._data import ResumableSampler, build_dataloader, set_epoch
 from torchtune.training._distributed import (
@@ -74,6 +75,7 @@ from torchtune.training.checkpointing import (
 from torchtune.training.lr_schedulers import get_cosine_schedule_with_warmup, get_lr
 from torchtune.training.memory import (
     VALID_BACKENDS_FOR_MEMORY_STATS,
+    InBackwardSchedule,
     OptimizerInBackwardWrapper,
     cleanup_before_training,
     create_optim_in_bwd_wrapper,
@@ -105,6 +107,7 @@ __all__ = [
     "FullModelHFCheckpointer",
     "FullModelMetaCheckpointer",
     "FullModelTorchTuneCheckpointer",
+    "InBackwardSchedule",
     "LR_SCHEDULER_KEY",
     "LossAccumulator",
     "MAX_STEPS_KEY",
@@ -136,8 +139,10 @@ __all__ = [
     "count_loss_tokens",
     "create_optim_in_bwd_wrapper",
     "disable_dropout",
+    "finish_adapter",
     "gather_cpu_state_dict",
     "get_act_offloading_ctx_manager",
+    "get_adapter_config",
     "get_context_parallel_manager",
     "get_cosine_schedule_with_warmup",
     "get_distributed_backend",
@@ -152,6 +157,7 @@ __all__ = [
     "get_unmasked_sequence_lengths",
     "get_world_size_and_rank",
     "init_distributed",
+    "initial_adapter",
     "is_distributed",
     "load_from_full_model_state_dict",
     "load_from_full_optimizer_state_dict",

@@ -14,6 +14,8 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.optim import Optimizer
 
+from torchtune.modules.low_precision._nf4 import dequantize, is_nf4, to_nf4
+
 
 def get_shard_conditions(
     name: str, module: nn.Module, names_to_match: list[str] | None = None, *args: Any, **kwargs: Any
@@ -84,14 +86,8 @@ def validate_no_params_on_meta_device(model: nn.Module) -> None:
                 )
 
 
-def _is_nf4(tensor: torch.Tensor) -> bool:
-    return type(tensor).__name__ == "NF4Tensor"
-
-
 def _shard_nf4(full: torch.Tensor, target: DTensor) -> DTensor:
     """Quantize a full weight and keep this rank's rows."""
-    from torchao.dtypes.nf4tensor import to_nf4
-
     local: Any = target._local_tensor
     mesh, placements = target.device_mesh, target.placements
     if placements != (Shard(0),):
@@ -107,16 +103,14 @@ def _like(full: torch.Tensor, target: torch.Tensor, device: torch.device, cpu_of
     """A full tensor in the form of ``target``: its dtype, its device, this rank's shard, quantized where it is."""
     full = full.to(device=device)
     if isinstance(target, DTensor):
-        if _is_nf4(target._local_tensor):
+        if is_nf4(target._local_tensor):
             placed: torch.Tensor = _shard_nf4(full.to(target.dtype), target)
         else:
             # Every rank has the whole tensor, mapped from the file: each cuts its own shard and nothing is sent.
             placed = distribute_tensor(full.to(target.dtype), target.device_mesh, target.placements, src_data_rank=None)
-    elif _is_nf4(target):
-        from torchao.dtypes.nf4tensor import to_nf4
-
+    elif is_nf4(target):
         nf4: Any = target
-        placed = full if _is_nf4(full) else to_nf4(full, nf4.block_size, nf4.scaler_block_size)
+        placed = full if is_nf4(full) else to_nf4(full, nf4.block_size, nf4.scaler_block_size)
     else:
         placed = full.to(target.dtype)
     return placed.cpu() if cpu_offload else placed
@@ -155,7 +149,9 @@ def load_from_full_model_state_dict(
             full_state_dict=True, broadcast_from_rank0=dist.is_initialized(), strict=strict, cpu_offload=cpu_offload
         )
         return set_model_state_dict(model=model, model_state_dict=full_sd, options=options)  # type: ignore[arg-type]
-    targets = model.state_dict()  # type: ignore[union-attr]
+    # Not its state dict: hooks there give NF4 weights dequantized.
+    module: Any = model
+    targets = {**dict(module.named_buffers()), **dict(module.named_parameters(remove_duplicate=False))}
     placed: dict[str, Any] = {}
     wrong = []
     for name in list(full_sd):
@@ -171,7 +167,17 @@ def load_from_full_model_state_dict(
         raise RuntimeError(
             f"The checkpoint doesn't fit the model: {'; '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}"
         )
-    return model.load_state_dict(placed, strict=strict, assign=True)  # type: ignore[union-attr]
+    result = model.load_state_dict(placed, strict=strict, assign=True)  # type: ignore[union-attr]
+    _compute_buffers(model, device)  # type: ignore[arg-type]
+    return result
+
+
+def _compute_buffers(model: nn.Module, device: torch.device) -> None:
+    """Rotary tables aren't in checkpoints: a model from the meta device computes them."""
+    for module in model.modules():
+        if hasattr(module, "rope_init") and any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            with torch.device(device):
+                module.rope_init()  # type: ignore[operator]
 
 
 def _full(tensor: torch.Tensor, device: torch.device | None) -> torch.Tensor:
@@ -179,12 +185,12 @@ def _full(tensor: torch.Tensor, device: torch.device | None) -> torch.Tensor:
     if isinstance(tensor, DTensor):
         sharded: Any = tensor if device is None or tensor.device.type == device.type else tensor.to(device)
         local = sharded._local_tensor
-        if _is_nf4(local):
+        if is_nf4(local):
             mesh, placements, shape, stride = sharded.device_mesh, sharded.placements, tensor.shape, tensor.stride()
             rows = local.dequantize(local)
             sharded = DTensor.from_local(rows, mesh, placements, run_check=False, shape=shape, stride=stride)
         return sharded.full_tensor()
-    return tensor.dequantize(tensor) if _is_nf4(tensor) else tensor  # type: ignore[call-arg]
+    return dequantize(tensor)
 
 
 def gather_cpu_state_dict(
