@@ -98,11 +98,10 @@ class _Filled(Dataset):
             return self.dataset[index]
         row = dict(self.dataset[0])
         labels = row["labels"]
-        row["labels"] = (
-            torch.full_like(labels, _IGNORE_INDEX)
-            if isinstance(labels, torch.Tensor)
-            else [_IGNORE_INDEX] * len(labels)
-        )
+        if isinstance(labels, torch.Tensor):
+            row["labels"] = torch.full_like(labels, _IGNORE_INDEX)
+        else:
+            row["labels"] = [_IGNORE_INDEX] * len(labels)
         return row
 
 

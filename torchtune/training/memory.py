@@ -110,6 +110,36 @@ class OptimizerInBackwardWrapper:
         """Nothing: gradients are freed in the backward pass."""
 
 
+class InBackwardSchedule:
+    """A learning rate schedule for optimizers that step in the backward pass, with the methods of any other.
+
+    Args:
+        wrapper: the optimizers.
+        scheduler: a schedule made for one of them.
+    """
+
+    def __init__(self, wrapper: OptimizerInBackwardWrapper, scheduler: LRScheduler) -> None:
+        self.wrapper = wrapper
+        self.scheduler = scheduler
+        wrapper.set_lr_scheduler(scheduler)
+
+    def step(self) -> None:
+        """Give every optimizer the next rate."""
+        self.wrapper.step_lr_scheduler()
+
+    def get_last_lr(self) -> list[float]:
+        """The rate that was set last."""
+        return [self.wrapper.get_last_lr()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The schedule's state."""
+        return self.scheduler.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was called."""
+        self.scheduler.load_state_dict(state_dict)
+
+
 def create_optim_in_bwd_wrapper(
     model: nn.Module, optim_dict: dict[nn.Parameter, Optimizer]
 ) -> OptimizerInBackwardWrapper:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from torchtune.training._distributed import barrier, get_world_size_and_rank, ow
 from torchtune.training._rng import get_rng_state
 from torchtune.training._sharding import gather_cpu_state_dict, get_full_optimizer_state_dict
 from torchtune.training.checkpointing._checkpointer import DistributedCheckpointer
-from torchtune.training.checkpointing._folders import MANIFEST_FNAME, complete_checkpoints
+from torchtune.training.checkpointing._folders import complete_checkpoints
 from torchtune.training.checkpointing._utils import (
     ADAPTER_CONFIG,
     ADAPTER_KEY,
@@ -32,7 +34,6 @@ from torchtune.training.checkpointing._utils import (
     TOTAL_EPOCHS_KEY,
     TOTAL_STEPS_KEY,
     VAL_DATALOADER_KEY,
-    read_json,
 )
 from torchtune.training.memory import OptimizerInBackwardWrapper
 
@@ -141,8 +142,6 @@ class CheckpointClient:
         """Whether the newest complete checkpoint was saved by rank, to be loaded by :meth:`load_distributed_checkpoint`."""
         if not self._resume or not self._cfg.checkpointer.get("output_dir"):
             return False
-        from pathlib import Path
-
         folders = complete_checkpoints(Path(self._output_dir))
         return bool(folders) and (folders[-1] / ".metadata").is_file()
 
@@ -179,10 +178,8 @@ class CheckpointClient:
             Counters, positions and RNG state under the names that checkpoints use.
         """
         state = self._rank_state(model, optimizer, adapter_only=adapter_config is not None)
-        meta = {"run": b""}
-        loaded = self.distributed_checkpointer.load_checkpoint(
-            {**state, **meta}, adapter_only=adapter_config is not None
-        )
+        state["run"] = b""
+        loaded = self.distributed_checkpointer.load_checkpoint(state, adapter_only=adapter_config is not None)
         set_rank_state(model, optimizer, loaded)
         run = unpack(loaded["run"])
         for key in (DATALOADER_KEY, VAL_DATALOADER_KEY, RNG_KEY):
@@ -262,6 +259,11 @@ class CheckpointClient:
         if self._is_rank_zero:
             _log.info("Saving the checkpoint took %.2f s", time.perf_counter() - start)
 
+    def wait(self) -> None:
+        """Wait until a save in the background is complete."""
+        if self._dcp is not None:
+            self._dcp.wait()
+
     def _full_state(
         self,
         model: nn.Module,
@@ -334,25 +336,13 @@ def set_rank_state(model: nn.Module, optimizer: AnyOptimizer, loaded: dict[str, 
         set_optimizer_state_dict(model, opt, loaded[OPT_KEY], options=options)
 
 
-def pack(value: Any) -> torch.Tensor:
-    """Plain values as one byte tensor, so that DCP stores them without pickle."""
-    import io
-
+def pack(value: Any) -> bytes:
+    """Plain values as one: DCP would need to know the names and kinds of each before it can load them."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+    return buffer.getvalue()
 
 
-def unpack(data: torch.Tensor) -> Any:
-    """The values that :func:`pack` made a tensor of."""
-    import io
-
-    return torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
-
-
-def latest_manifest(output_dir: str) -> dict[str, Any] | None:
-    """The manifest of the newest complete checkpoint, None if there is none."""
-    from pathlib import Path
-
-    folders = complete_checkpoints(Path(output_dir))
-    return read_json(folders[-1] / MANIFEST_FNAME) if folders else None
+def unpack(data: bytes) -> Any:
+    """The values that :func:`pack` made bytes of."""
+    return torch.load(io.BytesIO(data), weights_only=True)

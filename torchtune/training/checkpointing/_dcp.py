@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import threading
 import warnings
@@ -9,10 +10,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 
-from torchtune.training.checkpointing._folders import Draft, commit, complete_checkpoints, recover
+from torchtune.training.checkpointing._folders import MANIFEST_FNAME, Draft, commit, complete_checkpoints, recover
 from torchtune.training.checkpointing._utils import read_json
 
 _METADATA = ".metadata"
@@ -22,17 +25,27 @@ def latest_dcp_folder(folder: Path, adapter_only: bool = False) -> Path | None:
     """The newest complete DCP checkpoint in ``folder``, None if there is none."""
     recover(folder)
     for path in reversed(complete_checkpoints(folder)):
-        manifest = read_json(path / "torchtune_checkpoint.json")
+        manifest = read_json(path / MANIFEST_FNAME)
         if (path / _METADATA).is_file() and bool(manifest.get("adapter_only")) == adapter_only:
             return path
     return None
+
+
+class _SafePlanner(DefaultLoadPlanner):
+    """Loads plain values only: what isn't a tensor is pickled, and must hold no code."""
+
+    def load_bytes(self, read_item: Any, value: io.BytesIO) -> None:
+        torch.load(value, weights_only=True)
+        value.seek(0)
+        super().load_bytes(read_item, value)
 
 
 def load_dcp(state_dict: dict[str, Any], folder: Path, process_group: dist.ProcessGroup | None) -> dict[str, Any]:
     """Load a folder into the tensors of ``state_dict``, in place."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # DCP warns wherever there is one process
-        dcp.load(state_dict, storage_reader=dcp.FileSystemReader(folder), process_group=process_group)
+        reader, planner = dcp.FileSystemReader(folder), _SafePlanner()
+        dcp.load(state_dict, storage_reader=reader, planner=planner, process_group=process_group)
     return state_dict
 
 
