@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from torchtune.modules.transforms.tokenizers._bpe import share_by_start
 from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, ChatTokens
 from torchtune.modules.transforms.tokenizers._hf_plain import plain_tokenizer
 from torchtune.modules.transforms.tokenizers._hf_template import Template
-from torchtune.modules.transforms.tokenizers._hf_trace import Controls, Tracer
+from torchtune.modules.transforms.tokenizers._hf_trace import Controls, Tracer, any_of, end_of_turn, take_out_generation
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 #: Names under which a config holds control tokens that a template may use.
 _NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+#: Added tokens that are ordinary text: white space, and the HTML that Gemma has tokens for.
+_ORDINARY = re.compile(
+    r"\s+|▁+|.|</?(table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|sub|sup|code)>", re.DOTALL
+)
 
 
 class HuggingFaceBaseTokenizer:
@@ -64,10 +69,13 @@ class HuggingFaceBaseTokenizer:
         self._added = {
             token.content: (number, token) for number, token in self.tokenizer.get_added_tokens_decoder().items()
         }
-        named = {_token_text(self.config.get(name)) for name in _NAMED_TOKENS}
-        self._control_map = {
-            text: number for text, (number, token) in self._added.items() if token.special or text in named
-        }
+        named = {*(_token_text(self.config.get(name)) for name in _NAMED_TOKENS), "<s>", "</s>"}
+        #: Ids of the tokens that text may not become.
+        self.control_ids = {text: number for text, (number, _) in self._added.items() if not _ORDINARY.fullmatch(text)}
+        #: Those of them that may not stand in the model's own words either.
+        self.hard_controls = frozenset(
+            text for text in self.control_ids if self._added[text][1].special or text in named
+        )
         self._plain: dict[bool, Tokenizer] = {}
 
     @property
@@ -117,13 +125,13 @@ class HuggingFaceBaseTokenizer:
             return []
         if not goes_on:
             ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-            if set(self._control_map.values()).isdisjoint(ids):
+            if set(self.control_ids.values()).isdisjoint(ids):
                 return ids
         return self._plain_encoding(text, goes_on).ids
 
     def _plain_encoding(self, text: str, goes_on: bool) -> Any:
         if goes_on not in self._plain:
-            self._plain[goes_on] = plain_tokenizer(self._json, self._control_map, goes_on)
+            self._plain[goes_on] = plain_tokenizer(self._json, self.control_ids, goes_on)
         return self._plain[goes_on].encode(text, add_special_tokens=False)
 
     def _find_id(self, name: str) -> int | None:
@@ -192,8 +200,9 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
             )
         self.templates = {name: Template(source, variables) for name, source in sources.items()}
         self.special_tokens = {text: number for text, (number, _) in self.base_tokenizer._added.items()}
-        self.stop_tokens = self._find_stops()
-        self._controls = self._find_controls(sources.values())
+        self._controls = self._find_controls()
+        self._control_numbers = frozenset(self.base_tokenizer.control_ids.values())
+        self.stop_tokens = [self.special_tokens[text] for text in self._controls.stops]
         self._setup_chat(
             max_seq_len=max_seq_len,
             prompt_template=prompt_template,
@@ -268,8 +277,6 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
         Raises:
             ValueError: if the template refuses the conversation.
         """
-        from torchtune.modules.transforms.tokenizers._hf_trace import take_out_generation
-
         return take_out_generation(self._template(tools)(messages, tools, not add_eos))[0]
 
     def tokenize_messages(  # type: ignore[override]
@@ -324,8 +331,7 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
         text = "".join(segment.text for segment in segments)
         encoding = self.base_tokenizer.tokenizer.encode(text, add_special_tokens=False)
         wanted = sum(segment.special for segment in segments)
-        known = set(self._controls_ids())
-        if sum(token in known for token in encoding.ids) != wanted:
+        if sum(map(self._control_numbers.__contains__, encoding.ids)) != wanted:
             return self._encode_apart(segments)
         chat = ChatTokens()
         starts = [start for start, _ in encoding.offsets]
@@ -365,34 +371,22 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
         flush(None)
         return chat
 
-    def _controls_ids(self) -> list[int]:
-        return [self.special_tokens[text] for text in self._controls.texts]
-
     def _control_ids(self) -> Mapping[str, int]:
-        return {text: self.special_tokens[text] for text in self._controls.texts}
+        return self.base_tokenizer.control_ids
 
     def _decode_text(self, ids: list[int]) -> str:
         return self.base_tokenizer.tokenizer.decode(ids, skip_special_tokens=False)
 
-    def _find_stops(self) -> list[int]:
-        given = self.base_tokenizer.generation_config.get("eos_token_id")
-        listed = given if isinstance(given, list) else [given]
-        found = [self.eos_id, *listed]
-        return list(dict.fromkeys(token for token in found if isinstance(token, int)))
-
-    def _find_controls(self, sources: Any) -> Controls:
-        """Added tokens that are special, or that the chat template itself writes."""
+    def _find_controls(self) -> Controls:
+        """The control tokens, with those that end a turn by the config or by the template."""
         base = self.base_tokenizer
-        hard = frozenset(text for text in base._control_map if len(text) > 1)
-        named = {_token_text(value) for name, value in self.config.items() if name.endswith("_token")}
-        soft = {
-            text
-            for text in base._added
-            if len(text) > 1 and not text.isspace() and (text in named or any(text in source for source in sources))
-        }
+        hard = base.hard_controls
         texts = {number: text for text, (number, _) in base._added.items()}
-        stops = frozenset(texts[token] for token in self.stop_tokens if token in texts)
-        return Controls(hard | soft, hard | stops, stops)
+        given = base.generation_config.get("eos_token_id")
+        listed = [texts.get(token) for token in (self.eos_id, *(given if isinstance(given, list) else [given]))]
+        own = [end_of_turn(template, any_of(hard)) for template in self.templates.values()]
+        stops = tuple(dict.fromkeys(text for text in (*listed, *own) if text is not None))
+        return Controls(frozenset(base.control_ids), hard | set(stops), stops)
 
 
 def _strip_first(texts: list[str], strip: Any) -> list[str]:

@@ -42,15 +42,16 @@ class Controls:
 
     texts: frozenset[str]
     hard: frozenset[str]
-    stops: frozenset[str]
+    stops: tuple[str, ...]
     pattern: re.Pattern[str] = field(init=False)
     hard_pattern: re.Pattern[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pattern, self.hard_pattern = _any_of(self.texts), _any_of(self.hard)
+        self.pattern, self.hard_pattern = any_of(self.texts), any_of(self.hard)
 
 
-def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+def any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """A pattern for any of the texts, the longest first; those of one character can't be told from text."""
     found = sorted((re.escape(text) for text in texts if len(text) > 1), key=len, reverse=True)
     return re.compile("|".join(found) or r"(?!)")
 
@@ -278,14 +279,13 @@ class Tracer:
 
     def _turn_start(self, text: str, header: str, before: int, place: Place, index: int) -> tuple[int, int]:
         """Where an assistant turn's header begins, and where what the model emits begins."""
+        spoken = place.start + _blank(text, place.start, place.end)
         pieces = _split_at(self.controls.pattern, header)
-        for count in range(len(pieces), 1, -1):
+        for count in dict.fromkeys((len(pieces), 2, 1) if pieces else ()):
             prefix = "".join(pieces[:count])
-            at = text.rfind(prefix, before, place.start)
+            at = text.rfind(prefix, before, spoken)
             if at >= 0:
                 return at, at + len(prefix)
-        if len(pieces) == 1 and (at := text.rfind(header, before, place.start)) >= 0:
-            return at, at + len(header)
         tail = self._tail(index, prompt=True)
         start = before + len(tail) if text.startswith(tail, before) else place.start
         return start, min(start, place.start)
@@ -357,6 +357,20 @@ def prompt_of(template: Template) -> str:
         except ValueError:
             template.prompt = ""
     return template.prompt
+
+
+def end_of_turn(template: Template, controls: re.Pattern[str]) -> str | None:
+    """The control token that the template itself ends an assistant turn in, or None."""
+    answer = "\ufdd4"
+    rows = [{"role": role, "content": text} for role, text in (("user", "x"), ("assistant", answer), ("user", "z"))]
+    try:
+        tails = [take_out_generation(template(rows[:count], None, False))[0].partition(answer)[2] for count in (2, 3)]
+    except ValueError:
+        return None
+    found = [controls.search(tail) for tail in tails]
+    if found[0] is None or found[1] is None or found[0][0] != found[1][0]:
+        return None
+    return found[0][0]
 
 
 def _free_characters(messages: Sequence[Message], tools: Any) -> Iterator[str]:
