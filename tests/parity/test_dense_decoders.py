@@ -46,7 +46,11 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "smollm2": (
         "llama",
-        {"rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 1e5}, "tie_word_embeddings": True},
+        {
+            "rms_norm_eps": 1e-5,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e5},
+            "tie_word_embeddings": True,
+        },
     ),
     "qwen2": ("qwen2", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
     "qwen2_5": ("qwen2", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "tie_word_embeddings": True}),
@@ -104,6 +108,7 @@ def make_pair(name: str, **changes: Any) -> Pair:
 def pair(request: pytest.FixtureRequest) -> Pair:
     """One pair per family."""
     return make_pair(request.param)
+
 
 pytestmark = pytest.mark.parity
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
@@ -202,10 +207,14 @@ def test_gradients_equal_transformers(pair: Pair) -> None:
         output = model(tokens)
         getattr(output, "logits", output).square().mean().backward()
     theirs = {
-        name: parameter.grad for name, parameter in pair.hf.named_parameters(remove_duplicate=False) if parameter.grad is not None
+        name: parameter.grad
+        for name, parameter in pair.hf.named_parameters(remove_duplicate=False)
+        if parameter.grad is not None
     }
     expected = pair.family.to_tune(theirs, pair.config)
     found = {name: parameter.grad for name, parameter in ours.named_parameters()}
     assert set(found) == set(expected)
     for name, grad in found.items():
-        torch.testing.assert_close(grad, expected[name], atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            grad, expected[name], atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
