@@ -288,13 +288,21 @@ class ChatFormat(ABC):
                     'Pass the option tool_convention="hermes" to write tools as <tool_call> text, '
                     "or choose a format with native tools.",
                 )
-        if chat.tools and self.name not in _warned:
-            _warned.add(self.name)
-            _log.warning(
-                "Format %s: the official template of this family writes no tools, so the tools of a sample without calls "
-                'are left out of its text. The option tool_convention="hermes" writes them.',
-                self.name,
+        if chat.tools:
+            self.warn_once(
+                "the official template of this family writes no tools, so those of a sample without calls are left out of "
+                'its text. The option tool_convention="hermes" writes them.'
             )
+
+    def warn_once(self, text: str) -> None:
+        """Logs a warning the first time that this format gives it."""
+        if (self.name, text) not in _warned:
+            _warned.add((self.name, text))
+            _log.warning("Format %s: %s", self.name, text)
+
+    def comparable(self, call: ToolCall) -> Any:
+        """A call as far as the format's syntax tells it from others."""
+        return call.name, json.dumps(call.arguments, sort_keys=True)
 
     def _check_calls(self, chat: Chat, segments: list[Segment], tools: Any) -> None:
         """Holds that every call reads back as itself."""
@@ -303,8 +311,7 @@ class ChatFormat(ABC):
                 continue
             mine = [s for s in segments if s.message_index == turn.index and s.sampled]
             read = self.parse(mine, tools)
-            got = [(call.name, _loose(call.arguments)) for call in read.tool_calls]
-            if got != [(call.name, _loose(call.arguments)) for call in turn.calls]:
+            if [self.comparable(call) for call in read.tool_calls] != [self.comparable(call) for call in turn.calls]:
                 why = f" ({read.unparsed[0].reason})" if read.unparsed else ""
                 raise self.refuse(
                     turn,
@@ -314,8 +321,8 @@ class ChatFormat(ABC):
                 )
 
 
-#: Names of the formats that have warned about tools that their family cannot write.
-_warned: set[str] = set()
+#: The warnings given, each with the name of its format.
+_warned: set[tuple[str, str]] = set()
 
 
 def _masked(message: Message) -> Message:
@@ -324,14 +331,3 @@ def _masked(message: Message) -> Message:
     other = copy.copy(message)
     other.masked = True
     return other
-
-
-def _loose(value: Any) -> str:
-    """A value without its JSON type at the top level: formats with raw text values lose it, and tools give it back."""
-    if not isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False, sort_keys=True)
-    flat = {
-        key: inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False, sort_keys=True)
-        for key, inner in value.items()
-    }
-    return json.dumps(flat, ensure_ascii=False, sort_keys=True)

@@ -38,7 +38,10 @@ class Hermes(ChatML):
 
     name = "hermes"
     stop = (END, "<|end_of_text|>")
-    controls = ("<|begin_of_text|>", "<|end_of_text|>", START, END)
+    controls = (
+        *("<|begin_of_text|>", "<|end_of_text|>", START, END, "<tools>", "</tools>"),
+        *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
+    )
     #: A result is closed one way at the end of a prompt and another in a conversation that goes on.
     rewrites_history = True
     python_results = True

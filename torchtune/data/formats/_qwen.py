@@ -51,6 +51,16 @@ class ChatML(ChatFormat):
     controls: tuple[str, ...] = (START, END)
     #: True where the template prints a JSON result as Python does.
     python_results: bool = False
+    #: What stands around a role, and the end token.
+    role_tags: tuple[str, str] = (START, "\n")
+    end_token: str = END
+    #: What stands before the description of tools, and behind it.
+    tools_head: str = TOOLS_HEAD
+    tools_foot: str = TOOLS_FOOT
+
+    def header(self, role: str) -> str:
+        """What stands before a turn's text."""
+        return f"{self.role_tags[0]}{role}{self.role_tags[1]}"
 
     def write(self, w: Writer, chat: Chat) -> None:
         system, turns = chat.split_system()
@@ -63,13 +73,17 @@ class ChatML(ChatFormat):
                 self.write_result(w, turn, previous != "tool", following != "tool", last=not following)
                 continue
             w.turn(turn)
-            w.lit(f"{START}{turn.role}\n", "header")
+            w.lit(self.header(turn.role), "header")
             if turn.role == "assistant":
                 w.sampled = True
                 self.write_answer(w, chat, turn, at)
             else:
-                w.content(turn.pieces)
-            w.end(END, "\n")
+                self.write_text(w, turn)
+            w.end(self.end_token, "\n")
+
+    def write_text(self, w: Writer, turn: Turn) -> None:
+        """The text of a turn that is not the assistant's."""
+        w.content(turn.pieces)
 
     def write_system(self, w: Writer, chat: Chat, system: Turn | None) -> None:
         """The system turn: its text or the default, then the tools."""
@@ -77,44 +91,44 @@ class ChatML(ChatFormat):
         if system is None and default is None and not chat.tools:
             return
         w.turn(system)
-        w.lit(f"{START}system\n", "header" if system else None)
+        w.lit(self.header("system"), "header" if system else None)
         if system is not None:
             w.content(system.pieces)
         w.lit(default or "")
         if chat.tools:
             w.lit("\n\n" if system or default else "")
-            w.lit(TOOLS_HEAD)
+            w.lit(self.tools_head)
             for at, tool in enumerate(chat.tools):
                 w.text("\n" * (at > 0) + dumps(tool), None)
-            w.lit(TOOLS_FOOT)
-        w.lit(END, "end" if system else None)
+            w.lit(self.tools_foot)
+        w.lit(self.end_token, "end" if system else None)
         w.lit("\n")
 
     def write_answer(self, w: Writer, chat: Chat, turn: Turn, at: int) -> None:
         """An assistant turn between its header and its end token."""
         w.content(turn.pieces)
-        self.write_calls(w, turn, bool(turn.text))
+        self.write_calls(w, turn, "\n" if turn.text else "")
 
-    def write_calls(self, w: Writer, turn: Turn, newline: bool) -> None:
-        """The calls of a turn, each on lines of its own; ``newline`` tells that text stands before them."""
+    def write_calls(self, w: Writer, turn: Turn, before: str) -> None:
+        """The calls of a turn, each on lines of its own; ``before`` stands before the first one."""
         for call in turn.calls:
-            w.lit("\n<tool_call>\n" if newline else "<tool_call>\n", "call")
+            w.lit(f"{before}<tool_call>\n", "call")
             w.text(call_json(call.name, call.arguments), "call")
             w.lit("\n</tool_call>", "call")
-            newline = True
+            before = "\n"
 
     def write_result(self, w: Writer, turn: Turn, opens: bool, closes: bool, last: bool) -> None:
         """A tool result. A run of them is one user turn, which the first opens and the last one closes."""
         w.turn(turn)
-        w.lit(f"{START}user" if opens else "", "header")
+        w.lit(self.header("user").rstrip("\n") if opens else "", "header")
         w.lit("\n<tool_response>\n", "result")
         w.text(result_text(turn, python=self.python_results), "result")
         w.lit("\n</tool_response>", "result")
         if closes:
-            w.end(END, "\n")
+            w.end(self.end_token, "\n")
 
     def write_prompt(self, w: Writer, chat: Chat) -> None:
-        w.lit(f"{START}assistant\n", "header")
+        w.lit(self.header("assistant"), "header")
 
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
         draft = Draft()
@@ -154,10 +168,10 @@ class Qwen3(Qwen3Instruct):
         reasoning, content = split_thought(turn)
         last = at == len(chat.turns) - 1
         if at > last_query(chat) and (last or reasoning):
-            write_thought(w, reasoning, given=not chat.options.enable_thinking)
+            write_thought(w, reasoning.strip("\n"), "" if chat.options.enable_thinking else EMPTY_THOUGHT)
             content = content.lstrip("\n")
         w.text(content)
-        self.write_calls(w, turn, bool(content))
+        self.write_calls(w, turn, "\n" if content else "")
 
     def write_prompt(self, w: Writer, chat: Chat) -> None:
         super().write_prompt(w, chat)
@@ -170,12 +184,17 @@ class Qwen3(Qwen3Instruct):
         return draft.done(source)
 
 
-def write_thought(w: Writer, reasoning: str, given: bool) -> None:
-    """A block of thinking. ``given`` tells that an empty one stands in the prompt, so that nobody samples it."""
-    sampled, w.sampled = w.sampled, w.sampled and not (given and not reasoning.strip("\n"))
-    w.lit("<think>\n", "reasoning")
-    w.text(reasoning.strip("\n"), "reasoning")
-    w.lit("\n</think>\n\n", "reasoning")
+def write_thought(
+    w: Writer, thought: str, given: str, opening: str = "<think>\n", closing: str = "\n</think>\n\n"
+) -> None:
+    """A block of thinking. What the generation prompt has ``given`` of it nobody samples: its opening, or an empty block."""
+    sampled = w.sampled
+    empty = not thought and given == opening + closing
+    w.sampled = sampled and not empty and given != opening
+    w.lit(opening, "reasoning")
+    w.sampled = sampled and not empty
+    w.text(thought, "reasoning")
+    w.lit(closing, "reasoning")
     w.sampled = sampled
 
 

@@ -1,0 +1,141 @@
+"""DeepSeek V3.1: tokens with full-width bars; the template writes no tool definitions.
+
+Source: the ``chat_template`` of the model's ``tokenizer_config.json``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._base import ChatFormat, ParsedMessage, UnparsedCall
+from ._hermes_style import result_text
+from ._read import BadCall, Draft, Source, call_from, decode_json, read_thinking
+from ._write import dumps
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from torchtune.data._message import ToolCall
+
+    from ._write import Chat, Turn, Writer
+
+_BOS, _EOS, _USER, _ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"
+_CALLS, _CALLS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
+_CALL, _SEP, _CALL_END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
+_OUTPUT, _OUTPUT_END = "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>"
+_NO_THOUGHT = "<think></think>"
+
+
+class DeepSeekV3_1(ChatFormat):
+    """DeepSeek V3.1 without thinking. Text beside calls stands before them; system texts are joined at the start."""
+
+    name = "deepseek_v3_1"
+    stop = (_EOS,)
+    controls = (
+        *(_BOS, _EOS, _USER, _ASSISTANT, "<think>", "</think>"),
+        *(_CALLS, _CALLS_END, _CALL, _SEP, _CALL_END, _OUTPUT, _OUTPUT_END),
+    )
+
+    def write(self, w: Writer, chat: Chat) -> None:
+        if chat.tools:
+            self.warn_once(
+                "the official template writes no tool definitions; put them into the system text if the model shall see them."
+            )
+        w.lit(_BOS)
+        systems = [turn for turn in chat.turns if turn.role == "system"]
+        for at, turn in enumerate(systems):
+            w.turn(turn)
+            w.lit("\n\n" * (at > 0))
+            w.content(turn.pieces)
+        previous = ""
+        for turn in chat.turns:
+            w.turn(turn)
+            if turn.role == "user":
+                w.lit(_USER, "header")
+                w.content(turn.pieces)
+            elif turn.role == "tool":
+                w.lit(_OUTPUT, "header")
+                w.text(result_text(turn), "result")
+                w.lit(_OUTPUT_END, "header")
+            elif turn.role == "assistant":
+                if previous == "user":
+                    w.lit(_ASSISTANT, "header")
+                    w.lit(_NO_THOUGHT, "reasoning")
+                w.sampled = True
+                self._write_answer(w, turn, previous)
+                w.end(_EOS)
+            previous = turn.role if turn.role != "system" else previous
+
+    def _write_answer(self, w: Writer, turn: Turn, previous: str) -> None:
+        if turn.calls or previous == "tool" or "</think>" not in turn.text:
+            w.content(turn.pieces)
+        else:
+            w.text(turn.text.split("</think>", 1)[1])
+        if turn.calls:
+            w.lit(_CALLS, "call")
+            for call in turn.calls:
+                w.lit(_CALL, "call")
+                w.text(call.name, "call")
+                w.lit(_SEP, "call")
+                w.text(dumps(call.arguments), "call")
+                w.lit(_CALL_END, "call")
+            w.lit(_CALLS_END, "call")
+
+    def write_prompt(self, w: Writer, chat: Chat) -> None:
+        last = chat.turns[-1].role if chat.turns else ""
+        if last == "user":
+            w.lit(_ASSISTANT, "header")
+            w.lit(_NO_THOUGHT, "reasoning")
+
+    def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
+        draft = Draft()
+        start = read_thinking(source, draft, trim="")
+        read_section(source, start, draft, (_CALLS, _CALL, _CALL_END, _CALLS_END), self._read_call)
+        return draft.done(source)
+
+    def _read_call(self, source: Source, at: int) -> tuple[ToolCall, int]:
+        separator = source.find(_SEP, at)
+        if separator < 0:
+            raise BadCall(f"expected {_SEP} after the function's name")
+        value, end = decode_json(source.text, source.skip_space(separator + len(_SEP)))
+        return call_from({"name": source.rest(at, separator).strip(), "arguments": value}), end
+
+
+def read_section(source: Source, start: int, draft: Draft, tags: tuple[str, str, str, str], read_call: Any) -> None:
+    """Reads text, then calls in a section.
+
+    Args:
+        source: the output.
+        start: where to begin.
+        draft: takes what is found.
+        tags: what opens the section, opens a call, closes a call, closes the section.
+        read_call: reads one call's inside.
+    """
+    section, opening, closing, section_end = tags
+    begin = source.find(section, start)
+    draft.texts.append(source.rest(start, begin if begin >= 0 else None))
+    if begin < 0:
+        return
+    at = begin + len(section)
+    while True:
+        token_at, token = source.first((opening, section_end), at)
+        between = source.rest(at, token_at if token_at >= 0 else None)
+        if token != opening:
+            if between.strip():
+                draft.unparsed.append(UnparsedCall(between, f"expected {opening} or {section_end}"))
+            if token == section_end and source.rest(token_at + len(section_end)).strip():
+                draft.texts.append(source.rest(token_at + len(section_end)))
+            return
+        if between.strip():
+            draft.unparsed.append(UnparsedCall(between, f"expected {opening}"))
+        try:
+            call, end = read_call(source, token_at + len(opening))
+            end = source.skip_space(end)
+            if not source.at(closing, end):
+                raise BadCall(f"expected {closing}, found {source.rest(end, end + 30)!r}")
+            draft.calls.append(call)
+            at = end + len(closing)
+        except BadCall as error:
+            closed, which = source.first((closing, section_end), token_at)
+            at = len(source.text) if closed < 0 else closed + (len(closing) if which == closing else 0)
+            draft.unparsed.append(UnparsedCall(source.rest(token_at, at), str(error)))
