@@ -24,7 +24,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from torchtune.data import OpenAIToMessages
 from torchtune.data.formats import get_format
-from torchtune.models.qwen2 import qwen2, qwen2_tune_to_hf, qwen2_tokenizer  # noqa: F401
+from torchtune.models.qwen2 import qwen2, qwen2_tune_to_hf
 from torchtune.models.qwen2._tokenizer import PRETOKENIZE_REGEX
 from torchtune.models.qwen2_5 import qwen2_5_tokenizer
 from torchtune.modules.loss import LinearCrossEntropyLoss
@@ -53,8 +53,6 @@ CONFIG = {
     "tie_word_embeddings": True,
     "use_sliding_window": False,
     "attention_dropout": 0.0,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
     "torch_dtype": "bfloat16",
 }
 
@@ -178,9 +176,9 @@ def make_model(folder: Path, steps: int, lr: float = 3e-3, warmup: int = 50) -> 
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    (folder / "config.json").write_text(json.dumps(CONFIG, indent=1) + "\n")
-    generation = {"bos_token_id": 0, "eos_token_id": [2], "pad_token_id": 0, "do_sample": False}
-    (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n")
+    end = {"eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **end}, indent=1) + "\n")
+    (folder / "generation_config.json").write_text(json.dumps({**end, "do_sample": False}, indent=1) + "\n")
 
 
 def main() -> None:

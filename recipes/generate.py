@@ -1,0 +1,137 @@
+"""Generation: a prompt, or a conversation with tools, and the model's answer.
+
+    tune run generate --config generation prompt.user="Tell me a joke."
+    tune run generate --config quickstart/generation tools=./tools.json prompt.user="Weather in Oslo?"
+
+With ``messages`` or ``tools`` the conversation is written in the model's official format, and the answer is printed as the
+message it parses to: content, reasoning and tool calls, as JSON.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from torchtune import config, training, utils
+from torchtune.data import Message, OpenAIToMessages, validate_messages
+from torchtune.generation import generate
+
+log = utils.get_logger("INFO")
+
+
+def read_json(value: Any, key: str) -> Any:
+    """The value of a config key that holds JSON: as YAML, as a JSON string, or the name of a .json file."""
+    if value is None:
+        return None
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True)
+    if isinstance(value, str):
+        is_text = value.lstrip().startswith(("[", "{"))
+        try:
+            return json.loads(value if is_text else Path(value).expanduser().read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{key}: expected JSON, or the name of a file with JSON, found {value[:80]!r}: {error}") from error
+    raise ValueError(f"{key}: expected a list, a JSON string or a file name, found {type(value).__name__}")
+
+
+class InferenceRecipe:
+    """One generation, as its config says.
+
+    Args:
+        cfg: the settings; ``prompt`` (a text, or ``system`` and ``user`` texts) or ``messages`` (OpenAI form), and ``tools``.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg = cfg
+        self.device = utils.get_device(cfg.device)
+        self.dtype = training.get_dtype(cfg.dtype, device=self.device)
+        training.set_seed(cfg.get("seed"), cfg.get("cudnn_deterministic_mode"))
+
+    def setup(self) -> None:
+        """Loads model and tokenizer."""
+        checkpointer = config.instantiate(self.cfg.checkpointer)
+        weights = checkpointer.load_checkpoint()[training.MODEL_KEY]
+        with training.set_default_dtype(self.dtype), torch.device("meta"):
+            self.model = config.instantiate(self.cfg.model)
+        training.load_from_full_model_state_dict(self.model, weights, self.device, strict=True)
+        training.materialize_buffers(self.model, self.device)
+        if self.cfg.get("quantizer"):
+            self.model = config.instantiate(self.cfg.quantizer).quantize(self.model)
+        self.model.eval()
+        self.tokenizer = config.instantiate(self.cfg.tokenizer)
+
+    def conversation(self) -> tuple[list[Message], list[dict[str, Any]] | None]:
+        """The messages to answer, and the tools on offer."""
+        tools = read_json(self.cfg.get("tools"), "tools")
+        messages = read_json(self.cfg.get("messages"), "messages")
+        if messages is None:
+            prompt = self.cfg.prompt
+            texts = {"user": prompt} if isinstance(prompt, str) else {role: prompt.get(role) for role in ("system", "user")}
+            messages = [{"role": role, "content": text} for role, text in texts.items() if text is not None]
+        sample = OpenAIToMessages()({"messages": messages, "tools": tools})
+        validate_messages(sample["messages"], sample.get("tools"), inference=True)
+        return sample["messages"], sample.get("tools")
+
+    @property
+    def structured(self) -> bool:
+        """True where the answer is to be parsed: a conversation or tools were given."""
+        return bool(self.cfg.get("messages") or self.cfg.get("tools"))
+
+    def prompt_tokens(self) -> list[int]:
+        """The tokens to continue."""
+        messages, tools = self.conversation()
+        if self.structured:
+            return self.tokenizer.prompt_tokens(messages, tools=tools)
+        return self.tokenizer({"messages": [*messages, Message("assistant", "")]}, inference=True)["tokens"]
+
+    @torch.inference_mode()
+    def generate(self) -> str:
+        """Generates once, prints the answer, and returns it."""
+        tokens = self.prompt_tokens()
+        prompt = torch.tensor(tokens, dtype=torch.long, device=self.device)
+        new_tokens = self.cfg.max_new_tokens
+        if self.cfg.get("enable_kv_cache", True):
+            with self.device:
+                self.model.setup_caches(batch_size=1, dtype=self.dtype, decoder_max_seq_len=len(tokens) + new_tokens)
+        started = time.perf_counter()
+        output, _ = generate(
+            model=self.model,
+            prompt=prompt,
+            max_generated_tokens=new_tokens,
+            pad_id=self.tokenizer.pad_id,
+            temperature=self.cfg.temperature,
+            top_k=self.cfg.top_k,
+            stop_tokens=self.tokenizer.stop_tokens,
+        )
+        seconds = time.perf_counter() - started
+        answer = output[0, len(tokens) :].tolist()
+        stop = set(self.tokenizer.stop_tokens)
+        emitted = [*itertools.takewhile(lambda token: token not in stop, answer)]
+        text = self._show(answer[: len(emitted) + 1], emitted)
+        print(text)
+        log.info("%d tokens in %.2f s: %.1f tokens/s", len(emitted), seconds, len(emitted) / seconds)
+        return text
+
+    def _show(self, with_end: list[int], emitted: list[int]) -> str:
+        if not self.structured:
+            return self.tokenizer.decode(emitted)
+        return json.dumps(self.tokenizer.parse_tokens(with_end).to_dict(), indent=2, ensure_ascii=False)
+
+
+@config.parse
+def main(cfg: DictConfig) -> None:
+    config.log_config(recipe_name="InferenceRecipe", cfg=cfg)
+    recipe = InferenceRecipe(cfg)
+    recipe.setup()
+    recipe.generate()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
