@@ -58,10 +58,12 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "qwen3",
         {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "head_dim": 16, "tie_word_embeddings": True},
     ),
+    "mistral_window": ("mistral", {"rms_norm_eps": 1e-5, "sliding_window": 6}),
     "mistral": ("mistral", {"rms_norm_eps": 1e-5, "sliding_window": None}),
     "gemma": ("gemma", {"head_dim": 16}),
     "gemma2": ("gemma2", {"head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 12}),
     "phi3": ("phi3", {"rms_norm_eps": 1e-5}),
+    "phi3_window": ("phi3", {"rms_norm_eps": 1e-5, "sliding_window": 7}),
     "phi4": ("phi3", {"rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 2.5e5}}),
 }
 
