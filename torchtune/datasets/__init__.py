@@ -3,7 +3,6 @@
 Nothing of Hugging Face ``datasets`` is imported before rows are read through it.
 """
 
-from torchtune.datasets import multimodal
 from torchtune.datasets._builders import chat_dataset, instruct_dataset, text_completion_dataset
 from torchtune.datasets._concat import ConcatDataset
 from torchtune.datasets._named import (
@@ -22,6 +21,8 @@ from torchtune.datasets._preference import PreferenceDataset, preference_dataset
 from torchtune.datasets._sft import SFTDataset, SFTTransform
 from torchtune.datasets._text_completion import TextCompletionDataset
 from torchtune.datasets._tool_eval import tool_eval_dataset
+
+from . import multimodal
 
 __all__ = [
     "ConcatDataset",

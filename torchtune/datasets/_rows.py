@@ -2,26 +2,24 @@
 
 Arrow gives every object of a column the same keys: rows with tools, whose schemas and arguments differ from row to row,
 come back padded with nulls or are refused. So JSON and JSONL files on disk are read as they are, one row at a time:
-only the place of each row is kept in memory (12 bytes), the file itself is mapped.
+only the place of each row is kept in memory (20 bytes).
 """
 
 from __future__ import annotations
 
 import glob
 import json
-import mmap
 import os
 import re
 from array import array
 from bisect import bisect_right
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson")
-_SPACE = b" \t\r\n"
 _WHITE = re.compile(r"[ \t\r\n]*")
 #: Arguments of ``datasets.load_dataset`` that change nothing here; any other one sends the files to ``datasets``.
 _NO_EFFECT = frozenset(
@@ -146,22 +144,29 @@ def _local_files(data_files: Any) -> dict[str, list[str]] | None:
 
 
 class _File:
-    """A mapped file, opened when first read, so that it may be sent to another process."""
+    """A file that is opened when first read, so that it may be sent to another process. Forked processes may share it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._bytes: mmap.mmap | bytes | None = None
+        self.name = os.path.basename(path)
+        self._file: BinaryIO | None = None
+        self._modified = os.stat(path).st_mtime_ns
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_bytes": None}
+        return {**self.__dict__, "_file": None}
 
-    @property
-    def bytes(self) -> mmap.mmap | bytes:
-        if self._bytes is None:
-            with open(self.path, "rb") as file:
-                empty = os.fstat(file.fileno()).st_size == 0
-                self._bytes = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._bytes
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from ``start`` to ``end``."""
+        if self._file is None:
+            self._file = open(self.path, "rb")  # noqa: SIM115
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), end - start, start)
+        self._file.seek(start)
+        return self._file.read(end - start)
+
+    def changed(self) -> bool:
+        """Whether it was written to since the places of its rows were noted."""
+        return os.stat(self.path).st_mtime_ns != self._modified
 
 
 class JsonRows:
@@ -211,11 +216,12 @@ class JsonRows:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The row, as it stands in the file."""
         at = self._chosen[index]
-        raw = self._file(at).bytes[self._starts[at] : self._ends[at]]
+        file = self._file(at)
         try:
-            row = json.loads(raw)
+            row = json.loads(file.read(self._starts[at], self._ends[at]))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{self.place(index)}: not JSON: {_reason(error)}") from error
+            why = "; the file was changed after it was opened" if file.changed() else ""
+            raise ValueError(f"{self.place(index)}: not JSON: {_reason(error)}{why}") from error
         if not isinstance(row, dict):
             raise ValueError(f"{self.place(index)}: a row must be an object, but this is {_shown(row)}")
         return row
@@ -226,7 +232,7 @@ class JsonRows:
     def place(self, index: int) -> str:
         """Where a row stands: its line in a file of lines, its number, from 1, in a list."""
         at = self._chosen[index]
-        return f"row {self._numbers[at]} of {os.path.basename(self._file(at).path)}"
+        return f"row {self._numbers[at]} of {self._file(at).name}"
 
     def filter(
         self,
@@ -264,21 +270,19 @@ class JsonRows:
 
 def _index(file: _File, field: str | None, starts: array[int], ends: array[int], numbers: array[int]) -> None:
     """Note where the rows of a file stand."""
-    data = file.bytes
-    at = 3 if data[:3] == b"\xef\xbb\xbf" else 0
-    name = os.path.basename(file.path)
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise ValueError(f"{name} is UTF-16; save it as UTF-8")
-    if field is not None:
-        _index_field(file, field, at, starts, ends, numbers)
-    elif _first_byte(data, at) == b"[":
-        _index_list(data[at:].decode("latin-1"), at, 0, name, starts, ends, numbers)
-    else:
-        before = len(starts)
-        _index_lines(data, at, starts, ends, numbers)
-        # A file of one object over several lines is no file of lines: say so at once, with what to do.
-        if name.endswith(".json") and len(starts) > before and not _is_json(data[starts[-1] : ends[-1]]):
-            _reject_object(data, at, name)
+    with open(file.path, "rb") as opened:
+        head = opened.read(4096)
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise ValueError(f"{file.name} is UTF-16; save it as UTF-8")
+        start = 3 if head[:3] == b"\xef\xbb\xbf" else 0
+        opened.seek(start)
+        if field is None and head[start:].lstrip()[:1] != b"[":
+            _index_lines(opened, file, start, starts, ends, numbers)
+            return
+        # As Latin-1 every byte is a character, so that places in the text are places in the file.
+        text = opened.read().decode("latin-1")
+    at = _skip(text, 0) if field is None else _find_field(text, field, file.name)
+    _index_list(text, start, at, file.name, starts, ends, numbers)
 
 
 def _skip(text: str, at: int) -> int:
@@ -287,31 +291,28 @@ def _skip(text: str, at: int) -> int:
     return match.end() if match else at
 
 
-def _first_byte(data: mmap.mmap | bytes, at: int) -> bytes:
-    while at < len(data) and data[at] in _SPACE:
-        at += 1
-    return data[at : at + 1]
-
-
-def _index_lines(data: mmap.mmap | bytes, at: int, starts: array[int], ends: array[int], numbers: array[int]) -> None:
-    number = 0
-    while at < len(data):
-        end = data.find(b"\n", at)
-        end = len(data) if end < 0 else end
-        number += 1
-        if data[at : min(end, at + 64)].strip(_SPACE) or data[at:end].strip(_SPACE):
+def _index_lines(
+    opened: BinaryIO, file: _File, at: int, starts: array[int], ends: array[int], numbers: array[int]
+) -> None:
+    line = last = b""
+    for number, line in enumerate(opened, start=1):
+        if not line.isspace():
             starts.append(at)
-            ends.append(end)
+            ends.append(at + len(line))
             numbers.append(number)
-        at = end + 1
+            last = line
+        at += len(line)
+    # A file of one object over several lines is no file of lines: say so at once, with what to do.
+    if last and file.name.endswith(".json") and not _is_json(last):
+        _reject_object(file)
 
 
 def _index_list(
     text: str, offset: int, at: int, name: str, starts: array[int], ends: array[int], numbers: array[int]
 ) -> None:
-    """Note the items of a list. ``text`` is the file as Latin-1, so that characters and bytes have the same places."""
+    """Note the items of the list that begins at ``at``."""
     decoder = json.JSONDecoder()
-    at = _skip(text, _skip(text, at) + 1)
+    at = _skip(text, at + 1)
     number = 0
     while text[at : at + 1] != "]":
         number += 1
@@ -330,18 +331,16 @@ def _index_list(
             raise ValueError(f"{name}: expected ',' or ']' after row {number}, found {found}")
 
 
-def _index_field(file: _File, field: str, at: int, starts: array[int], ends: array[int], numbers: array[int]) -> None:
-    """Note the items of the list under a key of the file's one object."""
-    text, decoder, name = file.bytes[at:].decode("latin-1"), json.JSONDecoder(), os.path.basename(file.path)
-    place = _skip(text, 0)
+def _find_field(text: str, field: str, name: str) -> int:
+    """Where the list under a key of the file's one object begins."""
+    decoder, at = json.JSONDecoder(), _skip(text, 0)
     try:
-        while text[place : place + 1] in ("{", ","):
-            key, place = decoder.raw_decode(text, _skip(text, place + 1))
-            place = _skip(text, _skip(text, place) + 1)
-            if key == field and text[place : place + 1] == "[":
-                _index_list(text, at, place, name, starts, ends, numbers)
-                return
-            place = _skip(text, decoder.raw_decode(text, place)[1])
+        while text[at : at + 1] in ("{", ","):
+            key, at = decoder.raw_decode(text, _skip(text, at + 1))
+            at = _skip(text, _skip(text, at) + 1)
+            if key == field and text[at : at + 1] == "[":
+                return at
+            at = _skip(text, decoder.raw_decode(text, at)[1])
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: not JSON: {_reason(error)}") from error
     raise ValueError(f"{name}: there is no list under the field {field!r}")
@@ -355,14 +354,14 @@ def _is_json(raw: bytes) -> bool:
     return True
 
 
-def _reject_object(data: mmap.mmap | bytes, at: int, name: str) -> None:
+def _reject_object(file: _File) -> None:
     try:
-        whole = json.loads(data[at:])
+        whole = json.loads(Path(file.path).read_bytes())
     except (ValueError, RecursionError):
         return
     lists = [key for key, value in whole.items() if isinstance(value, list)] if isinstance(whole, dict) else []
     hint = f"; give field={lists[0]!r} for the list in it" if lists else ""
-    raise ValueError(f"{name} holds one {_shown(whole)}; expected an object per line or a list of objects{hint}")
+    raise ValueError(f"{file.name} holds one {_shown(whole)}; expected an object per line or a list of objects{hint}")
 
 
 def _parse_split(term: str, splits: Mapping[str, Any]) -> tuple[str, Callable[[range], range]]:
