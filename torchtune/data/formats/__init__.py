@@ -4,7 +4,7 @@ Pure text: nothing here needs a tokenizer, torch or a template engine.
 """
 
 from ._base import ChatFormat, Option, ParsedMessage, Segment, UnparsedCall
-from ._registry import FORMATS, get_format, list_formats
+from ._registry import FORMATS, detect_format, get_format, list_formats
 
 __all__ = [
     "FORMATS",
@@ -13,6 +13,7 @@ __all__ = [
     "ParsedMessage",
     "Segment",
     "UnparsedCall",
+    "detect_format",
     "get_format",
     "list_formats",
 ]

@@ -249,6 +249,38 @@ class ChatFormat(ABC):
             samples.append({"messages": [*history, message], **rest})
         return samples
 
+    def render_turn(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | str | None = None,
+        **options: Any,
+    ) -> list[Segment]:
+        """Writes a conversation's last turn behind the prompt that serving sends for it.
+
+        The same as :meth:`render` in most families. Some templates write a prompt in another way than the same messages
+        with an answer behind them (a line break less, thoughts that the answer drops); then this is what serving sends.
+
+        Args:
+            messages: the conversation, which ends in an assistant message.
+            tools: function schemas, as for :meth:`render`.
+            **options: options of the family.
+
+        Returns:
+            The segments of the prompt, then the sampled ones of the turn.
+
+        Raises:
+            ValueError: if the last message is not the assistant's, or as :meth:`render` does.
+        """
+        if not messages or messages[-1].role != "assistant":
+            raise ValueError(
+                f"Format {self.name}: a turn to render ends in an assistant message, found none at the end."
+            )
+        prompt = self.render(messages[:-1], tools, add_generation_prompt=True, **options)
+        last = len(messages) - 1
+        turn = [s for s in self.render(messages, tools, **options) if s.message_index == last and s.sampled]
+        given = "".join(s.text for s in prompt if s.part == "reasoning" and s.message_index is None)
+        return [*prompt, *_without_given(turn, given)]
+
     def refuse(self, turn: Turn | None, found: str, remedy: str) -> ValueError:
         """The error for a message that the family cannot express."""
         where = "" if turn is None else f", message {turn.index} ({turn.role})"
@@ -321,8 +353,20 @@ class ChatFormat(ABC):
                 )
 
 
+#: What closes a thought in the families that think.
+_CLOSINGS = ("</think>", "[/THINK]", "<channel|>")
 #: The warnings given, each with the name of its format.
 _warned: set[tuple[str, str]] = set()
+
+
+def _without_given(turn: list[Segment], given: str) -> list[Segment]:
+    """A turn without the opening of a thought that the prompt has written already, or the thought if it is closed there."""
+    thought = [s for s in turn if s.part == "reasoning"]
+    if not given or not thought or not thought[0].special:
+        return turn
+    if given.rstrip().endswith(_CLOSINGS):
+        return [s for s in turn if s.part != "reasoning"]
+    return turn[1:]
 
 
 def _masked(message: Message) -> Message:

@@ -1,10 +1,13 @@
-"""The table of formats: one row each."""
+"""The table of formats, one row each, and how to find the format of a model."""
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
+import json
+import re
+from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,58 +16,142 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """Where a format is written.
+    """A format: where it is written, and how its models are known.
 
     Args:
         file: module in this package.
         cls: class in it.
         about: the models that use it, in words.
-        options: options bound to this name.
+        names: pattern for the models' names in lower case, with ``-`` between their parts.
+        marks: strings that all stand in the official chat template.
+        without: strings that do not.
     """
 
     file: str
     cls: str
     about: str
-    options: dict[str, Any] = field(default_factory=dict)
+    names: str
+    marks: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
+
+_FUNCTION = ("<function=", "<|im_start|>")
 
 FORMATS: dict[str, Row] = {
-    "chatml": Row("_qwen", "ChatML", "ChatML with <tool_call> text, for models without a format of their own"),
-    "deepseek_v3_1": Row("_deepseek", "DeepSeekV3_1", "DeepSeek V3.1, without thinking"),
-    "gemma": Row("_gemma", "Gemma2", "Gemma 1 Instruct and CodeGemma"),
-    "gemma2": Row("_gemma", "Gemma2", "Gemma 2 Instruct"),
-    "gemma3": Row("_gemma", "Gemma3", "Gemma 3 Instruct"),
-    "gemma4": Row("_gemma4", "Gemma4", "Gemma 4"),
-    "glm4_5": Row("_glm", "Glm4_5", "GLM 4.5"),
-    "glm4_6": Row("_glm", "Glm4_5", "GLM 4.6"),
-    "gpt_oss": Row("_gpt_oss", "GptOss", "gpt-oss 20b and 120b"),
-    "granite4": Row("_granite", "Granite4", "Granite 4.0"),
-    "hermes": Row("_hermes", "Hermes", "Hermes 2 Pro and Hermes 3"),
-    "kimi_k2": Row("_kimi", "KimiK2", "Kimi K2 Instruct"),
-    "lfm2": Row("_lfm2", "Lfm2", "LFM 2"),
-    "llama2": Row("_llama", "Llama2", "Llama 2 Chat and CodeLlama Instruct"),
-    "llama3": Row("_llama", "Llama3", "Llama 3 8B and 70B Instruct"),
-    "llama3_1": Row("_llama", "Llama3_1", "Llama 3.1 Instruct"),
-    "llama3_2": Row("_llama", "Llama3_2", "Llama 3.2 Instruct, text and vision"),
-    "llama3_3": Row("_llama", "Llama3_1", "Llama 3.3 Instruct"),
-    "llama3_meta": Row("_llama", "Llama3Meta", "Llama 3.1 and later, as Meta's own library encodes them"),
-    "llama4": Row("_llama", "Llama4", "Llama 4 Instruct"),
-    "mistral_v3": Row("_mistral", "MistralV3", "Mistral 7B Instruct v0.3, Mixtral 8x22B: tokenizer version 3"),
-    "mistral_v7": Row("_mistral", "MistralV7", "Mistral Large 2411: tokenizer version 7"),
-    "mistral_v11": Row("_mistral", "MistralV11", "Mistral Small 3.2, Devstral: tokenizer version 11"),
-    "mistral_v13": Row("_mistral", "MistralV13", "Magistral 2507 and later: tokenizer version 13"),
-    "nemotron3": Row("_qwen_xml", "Nemotron3", "Nemotron 3 Nano"),
-    "phi3": Row("_phi", "Phi3", "Phi 3 and Phi 3.5 Mini Instruct"),
-    "phi4": Row("_phi", "Phi4", "Phi 4"),
-    "qwen2": Row("_qwen", "Qwen2", "Qwen 2 Instruct"),
-    "qwen2_5": Row("_qwen", "Qwen2_5", "Qwen 2.5 Instruct and Coder"),
-    "qwen3": Row("_qwen", "Qwen3", "Qwen 3 with hybrid thinking"),
-    "qwen3_instruct_2507": Row("_qwen", "Qwen3Instruct", "Qwen 3 2507 Instruct"),
-    "qwen3_5": Row("_qwen_xml", "Qwen3_5", "Qwen 3.5"),
-    "qwen3_6": Row("_qwen_xml", "Qwen3_6", "Qwen 3.6"),
-    "qwen3_coder": Row("_qwen_xml", "Qwen3Coder", "Qwen 3 Coder"),
-    "smollm2": Row("_qwen", "SmolLM2", "SmolLM 2 Instruct"),
-    "smollm3": Row("_smollm3", "SmolLM3", "SmolLM 3"),
+    "chatml": Row(
+        *("_qwen", "ChatML", "ChatML with <tool_call> text, for models without a format of their own", r"chatml"),
+        marks=("<|im_start|>",),
+    ),
+    "deepseek_v3_1": Row(
+        *("_deepseek", "DeepSeekV3_1", "DeepSeek V3.1, without thinking", r"deepseek-v3-1"),
+        marks=("<｜tool▁calls▁begin｜>", "<｜tool▁sep｜>"),
+    ),
+    "gemma": Row("_gemma", "Gemma2", "Gemma 1 Instruct and CodeGemma", r"(code)?gemma(-1-1)?-\d+b"),
+    "gemma2": Row(
+        *("_gemma", "Gemma2", "Gemma 2 Instruct", r"gemma-?2-"),
+        marks=("<start_of_turn>", "System role not supported"),
+    ),
+    "gemma3": Row(
+        *("_gemma", "Gemma3", "Gemma 3 Instruct", r"gemma-?3n?-"),
+        marks=("<start_of_turn>", "first_user_prefix"),
+    ),
+    "gemma4": Row("_gemma4", "Gemma4", "Gemma 4", r"gemma-?4-", marks=("<|turn>",)),
+    "glm4_5": Row("_glm", "Glm4_5", "GLM 4.5", r"glm-4-5", marks=("[gMASK]<sop>", "<arg_key>")),
+    "glm4_6": Row("_glm", "Glm4_5", "GLM 4.6", r"glm-4-6"),
+    "gpt_oss": Row("_gpt_oss", "GptOss", "gpt-oss 20b and 120b", r"gpt-oss", marks=("<|channel|>", "<|start|>")),
+    "granite4": Row("_granite", "Granite4", "Granite 4.0", r"granite-4", marks=("<|start_of_role|>", "<tool_call>")),
+    "hermes": Row(
+        *("_hermes", "Hermes", "Hermes 2 Pro and Hermes 3", r"hermes-(2-pro|3)"),
+        marks=("You are a function calling AI model", "<|im_start|>"),
+    ),
+    "kimi_k2": Row("_kimi", "KimiK2", "Kimi K2 Instruct", r"kimi-k2", marks=("<|im_middle|>",)),
+    "lfm2": Row("_lfm2", "Lfm2", "LFM 2", r"lfm-?2", marks=("<|tool_list_start|>", "<|im_start|>")),
+    "llama2": Row(
+        *("_llama", "Llama2", "Llama 2 Chat and CodeLlama Instruct", r"llama-?2-|codellama"),
+        marks=("<<SYS>>",),
+    ),
+    "llama3": Row(
+        *("_llama", "Llama3", "Llama 3 8B and 70B Instruct", r"llama-?3-(8b|70b)"),
+        marks=("<|start_header_id|>",),
+        without=("Cutting Knowledge Date",),
+    ),
+    "llama3_1": Row(
+        *("_llama", "Llama3_1", "Llama 3.1 Instruct", r"llama-?3-1"),
+        marks=("<|start_header_id|>", "Cutting Knowledge Date", "builtin_tools"),
+    ),
+    "llama3_2": Row(
+        *("_llama", "Llama3_2", "Llama 3.2 Instruct, text and vision", r"llama-?3-2"),
+        marks=("<|start_header_id|>", "Cutting Knowledge Date"),
+        without=("builtin_tools",),
+    ),
+    "llama3_3": Row("_llama", "Llama3_1", "Llama 3.3 Instruct", r"llama-?3-3"),
+    "llama3_meta": Row(
+        "_llama", "Llama3Meta", "Llama 3.1 and later, as Meta's own library encodes them", r"llama3-meta"
+    ),
+    "llama4": Row("_llama", "Llama4", "Llama 4 Instruct", r"llama-?4-", marks=("<|header_start|>",)),
+    "mistral_v3": Row(
+        *("_mistral", "MistralV3", "Mistral 7B Instruct v0.3, Mixtral 8x22B: tokenizer version 3"),
+        r"mistral-7b-instruct-v0-3|mixtral-8x22b-instruct|mistral-large-instruct-2407",
+        marks=("[AVAILABLE_TOOLS]", "[TOOL_CALLS]"),
+        without=("[SYSTEM_PROMPT]",),
+    ),
+    "mistral_v7": Row(
+        *("_mistral", "MistralV7", "Mistral Large 2411: tokenizer version 7"),
+        r"mistral-large-instruct-2411|pixtral-large",
+        marks=("[AVAILABLE_TOOLS]", "[SYSTEM_PROMPT]", "[TOOL_CONTENT]"),
+        without=("[ARGS]",),
+    ),
+    "mistral_v11": Row(
+        *("_mistral", "MistralV11", "Mistral Small 3.2, Devstral: tokenizer version 11"),
+        r"mistral-small-3-2|devstral-small",
+        marks=("[SYSTEM_PROMPT]", "[ARGS]", "[CALL_ID]"),
+    ),
+    "mistral_v13": Row(
+        *("_mistral", "MistralV13", "Magistral 2507 and later: tokenizer version 13"),
+        r"magistral|ministral-3",
+        marks=("[SYSTEM_PROMPT]", "[ARGS]"),
+        without=("[CALL_ID]",),
+    ),
+    "nemotron3": Row(
+        *("_qwen_xml", "Nemotron3", "Nemotron 3 Nano", r"nemotron-3"),
+        marks=(*_FUNCTION, "truncate_history_thinking"),
+    ),
+    "phi3": Row("_phi", "Phi3", "Phi 3 and Phi 3.5 Mini Instruct", r"phi-3", marks=("<|end|>", "<|user|>")),
+    "phi4": Row("_phi", "Phi4", "Phi 4", r"phi-4(?!-mini)", marks=("<|im_sep|>", "<|im_start|>")),
+    "qwen2": Row(
+        *("_qwen", "Qwen2", "Qwen 2 Instruct", r"qwen-?2-\d+b|qwen-?2-0-5b"),
+        marks=("<|im_start|>", "You are a helpful assistant"),
+        without=("tool", "function"),
+    ),
+    "qwen2_5": Row(
+        *("_qwen", "Qwen2_5", "Qwen 2.5 Instruct and Coder", r"qwen-?2-5"),
+        marks=("<|im_start|>", "<tool_call>", "You are Qwen, created by Alibaba Cloud"),
+    ),
+    "qwen3": Row(
+        *("_qwen", "Qwen3", "Qwen 3 with hybrid thinking", r"qwen-?3-(\d+b|0-6b|1-7b)(?!.*(2507|coder))"),
+        marks=("<|im_start|>", "<tool_call>", "enable_thinking", '"arguments"'),
+    ),
+    "qwen3_instruct_2507": Row(
+        *("_qwen", "Qwen3Instruct", "Qwen 3 2507 Instruct", r"qwen-?3-.*instruct-2507"),
+        marks=("<|im_start|>", "<tool_call>", "# Tools"),
+        without=("enable_thinking", "reasoning_content", "You are Qwen", "<function="),
+    ),
+    "qwen3_5": Row("_qwen_xml", "Qwen3_5", "Qwen 3.5", r"qwen-?3-5", marks=(*_FUNCTION, "enable_thinking", "# Tools")),
+    "qwen3_6": Row("_qwen_xml", "Qwen3_6", "Qwen 3.6", r"qwen-?3-6"),
+    "qwen3_coder": Row(
+        *("_qwen_xml", "Qwen3Coder", "Qwen 3 Coder", r"qwen-?3-coder"),
+        marks=(*_FUNCTION, "</name>"),
+        without=("truncate_history_thinking",),
+    ),
+    "smollm2": Row(
+        *("_qwen", "SmolLM2", "SmolLM 2 Instruct", r"smollm-?2"),
+        marks=("named SmolLM", "<|im_start|>"),
+        without=("Custom Instructions",),
+    ),
+    "smollm3": Row(
+        *("_smollm3", "SmolLM3", "SmolLM 3", r"smollm-?3"),
+        marks=("named SmolLM", "<|im_start|>", "Custom Instructions"),
+    ),
 }
 
 
@@ -84,9 +171,95 @@ def get_format(name: str, **options: Any) -> ChatFormat:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"No chat format {name!r}.{hint} There are: {', '.join(list_formats())}.")
     cls = getattr(importlib.import_module(f"{__package__}.{row.file}"), row.cls)
-    return cls(name, **{**row.options, **options})
+    return cls(name, **options)
 
 
 def list_formats() -> list[str]:
     """The names of all chat formats, sorted."""
     return sorted(FORMATS)
+
+
+def detect_format(model: str | Path) -> str:
+    """The name of the chat format that a model uses.
+
+    In a checkpoint folder the chat template decides (``chat_template.jinja``, ``chat_template.json`` or
+    ``tokenizer_config.json``); where several formats fit it, or there is no template, the model's name does, as
+    ``config.json`` or the folder has it.
+
+    Args:
+        model: a checkpoint folder, or a model's name such as ``"Qwen/Qwen3-0.6B"``.
+
+    Raises:
+        ValueError: if no format fits.
+    """
+    folder = Path(model)
+    if folder.is_file():
+        folder = folder.parent
+    if not folder.is_dir():
+        found = _by_name(str(model))
+        if found:
+            return found
+        raise ValueError(
+            f"No chat format is known for the model name {str(model)!r}, and it is no folder. Name one yourself: "
+            f"{', '.join(list_formats())}."
+        )
+    template = _template(folder)
+    names = [name for name in (*_names(folder), folder.resolve().name) if name]
+    named = next((found for name in names if (found := _by_name(name))), None)
+    fits = _by_template(template)
+    if named and (not fits or named in fits or not FORMATS[named].marks):
+        return named
+    if fits:
+        return fits[0]
+    looked = "its chat template fits no format" if template else "it has no chat template"
+    raise ValueError(
+        f"No chat format found for the folder {str(folder)!r}: {looked}, and no model name in it is known "
+        f"(looked at: {', '.join(names)}). Name one yourself: {', '.join(list_formats())}."
+    )
+
+
+def _by_name(name: str) -> str | None:
+    """The format whose name this is or whose pattern fits it, the earliest match first, then the longest."""
+    if name in FORMATS:
+        return name
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower().rsplit("/", 1)[-1]) + "-"
+    matches = [(-m.start(), m.end(), key) for key, row in FORMATS.items() if (m := re.search(row.names, plain))]
+    return max(matches)[2] if matches else None
+
+
+def _by_template(template: str) -> list[str]:
+    """The formats whose marks a template bears, those with most marks first."""
+    fits = [
+        (len(row.marks) + len(row.without), name)
+        for name, row in FORMATS.items()
+        if row.marks and all(m in template for m in row.marks) and not any(m in template for m in row.without)
+    ]
+    return [name for _, name in sorted(fits, key=lambda fit: (-fit[0], fit[1]))]
+
+
+def _template(folder: Path) -> str:
+    """All chat templates of a checkpoint folder, joined; empty if there is none."""
+    jinja = folder / "chat_template.jinja"
+    if jinja.is_file():
+        return jinja.read_text(encoding="utf-8")
+    for file in ("chat_template.json", "tokenizer_config.json"):
+        template = _json(folder / file).get("chat_template")
+        if isinstance(template, str):
+            return template
+        if isinstance(template, list):
+            return "\n".join(str(one.get("template", "")) for one in template if isinstance(one, dict))
+    return ""
+
+
+def _names(folder: Path) -> list[str]:
+    """What the files of a checkpoint call the model."""
+    config, tokenizer = _json(folder / "config.json"), _json(folder / "tokenizer_config.json")
+    return [str(name) for name in (config.get("_name_or_path"), tokenizer.get("name_or_path")) if name]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
