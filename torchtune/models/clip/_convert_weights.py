@@ -1,0 +1,63 @@
+"""CLIP weights: the text encoder of a Hugging Face checkpoint."""
+
+from __future__ import annotations
+
+from torchtune.models._key_maps import KeyMap
+from torchtune.models.convert_weights import StateDict, convert_from_tune, convert_to_tune
+
+_THEIRS, _OURS = "text_model.encoder.layers.{}.", "layers.{}."
+_LAYERS = {
+    "layer_norm1": "sa_norm",
+    "layer_norm2": "mlp_norm",
+    "mlp.fc1": "mlp.w1",
+    "mlp.fc2": "mlp.w2",
+    "self_attn.q_proj": "attn.q_proj",
+    "self_attn.k_proj": "attn.k_proj",
+    "self_attn.v_proj": "attn.v_proj",
+    "self_attn.out_proj": "attn.output_proj",
+}
+CLIP_TEXT_HF = KeyMap(
+    "CLIP text encoder",
+    {
+        "text_model.embeddings.token_embedding.weight": ("token_embedding.weight",),
+        "text_model.embeddings.position_embedding.weight": ("position_embedding",),
+        **{
+            f"{_THEIRS}{theirs}.{kind}": (f"{_OURS}{ours}.{kind}",)
+            for theirs, ours in _LAYERS.items()
+            for kind in ("weight", "bias")
+        },
+        "text_model.final_layer_norm.weight": ("final_norm.weight",),
+        "text_model.final_layer_norm.bias": ("final_norm.bias",),
+    },
+    ignored=(
+        "logit_scale",
+        "text_model.embeddings.position_ids",
+        "text_projection.weight",
+        "visual_projection.weight",
+        "vision_model.*",
+    ),
+)
+
+
+def clip_text_hf_to_tune(state_dict: StateDict) -> StateDict:
+    """Convert a Hugging Face CLIP checkpoint to our text encoder; the image encoder is left out.
+
+    Args:
+        state_dict (StateDict): Hugging Face tensors.
+
+    Returns:
+        StateDict: our tensors.
+    """
+    return convert_to_tune(state_dict, CLIP_TEXT_HF)
+
+
+def clip_text_tune_to_hf(state_dict: StateDict) -> StateDict:
+    """Convert our CLIP text encoder to Hugging Face's keys; the inverse of :func:`clip_text_hf_to_tune`.
+
+    Args:
+        state_dict (StateDict): our tensors.
+
+    Returns:
+        StateDict: Hugging Face tensors.
+    """
+    return convert_from_tune(state_dict, CLIP_TEXT_HF)
