@@ -1,0 +1,60 @@
+"""Writes the configs: a checkpoint is a row, a method is a row, and ``settings`` says where a pair differs.
+
+``python -m recipes.catalog`` writes ``recipes/configs/**.yaml`` and the index behind ``tune ls``; what it writes is
+committed, and a test holds the two equal. To add a size, add a row to ``checkpoints``; to add a method, one to ``methods``.
+Configs that are written by hand stand in ``HAND_WRITTEN``.
+"""
+
+from __future__ import annotations
+
+from recipes.catalog._render import render
+from recipes.catalog._values import config_values
+from recipes.catalog.checkpoints import CHECKPOINTS
+from recipes.catalog.generation import generation_configs
+from recipes.catalog.methods import METHODS
+
+# recipe -> configs that no table makes
+HAND_WRITTEN: dict[str, tuple[str, ...]] = {
+    "full_finetune_single_device": ("quickstart/tool_calling",),
+    "full_finetune_distributed": ("quickstart/tool_calling",),
+}
+
+# Families whose rows stand ready, but whose models are not there yet: not written, not listed
+WAITING = frozenset({"llama3_2_vision", "llama4"})
+_READY = tuple(checkpoint for checkpoint in CHECKPOINTS if checkpoint.name.split("/")[0] not in WAITING)
+
+
+def written_configs() -> dict[str, str]:
+    """Every config that the catalog writes: its name (``llama3_2/1B_lora``) and its text."""
+    texts = {
+        f"{checkpoint.name}_{method}": render(checkpoint, METHODS[method], config_values(checkpoint, METHODS[method]))
+        for checkpoint in _READY
+        for method in checkpoint.methods
+    }
+    return texts | generation_configs()
+
+
+def index() -> dict[str, list[str]]:
+    """The configs of each recipe, in the order of ``tune ls``."""
+    listed: dict[str, list[str]] = {}
+    for checkpoint in _READY:
+        for method in checkpoint.methods:
+            for recipe in METHODS[method].recipes:
+                listed.setdefault(recipe, []).append(f"{checkpoint.name}_{method}")
+    listed["generate"] = list(generation_configs())
+    for recipe, names in HAND_WRITTEN.items():
+        listed[recipe] += names
+    return listed
+
+
+def index_text() -> str:
+    """The text of ``torchtune/_config_index.py``."""
+    rows = "".join(
+        f'    "{recipe}": (\n' + "".join(f'        "{name}",\n' for name in names) + "    ),\n"
+        for recipe, names in index().items()
+    )
+    return (
+        '"""The configs of each recipe, in the order of ``tune ls``. Written by ``python -m recipes.catalog``; do not edit."""\n'
+        "\nfrom __future__ import annotations\n\n"
+        f"CONFIGS: dict[str, tuple[str, ...]] = {{\n{rows}}}\n"
+    )

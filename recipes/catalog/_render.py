@@ -1,0 +1,139 @@
+"""Writes the values of a config as YAML that a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from recipes.catalog.checkpoints import Checkpoint
+from recipes.catalog.methods import Method
+
+# The sections in their order: a comment, and the keys that stand together.
+SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("", ("output_dir",)),
+    (
+        "Your rows, one conversation a line in OpenAI form: messages with tool_calls, and a tools column",
+        ("train_file", "test_file"),
+    ),
+    (
+        "",
+        (
+            "model",
+            "tensor_parallel_dim",
+            "tensor_parallel_plan",
+            "data_parallel_shard_dim",
+            "data_parallel_replicate_dim",
+        ),
+    ),
+    ("", ("tokenizer",)),
+    ("", ("checkpointer", "resume_from_checkpoint", "save_adapter_weights_only")),
+    ("", ("dataset", "seed", "shuffle", "collate_fn", "batch_size")),
+    ("Loss on held-out rows; null turns it off", ("run_val_every_n_steps", "dataset_val", "batch_size_val")),
+    ("Calls on held-out conversations, scored at the start, every so many steps, and at the end", ("eval_tool_calls",)),
+    ("", ("optimizer", "optimizer_in_bwd", "lr_scheduler", "loss")),
+    ("", ("epochs", "max_steps_per_epoch", "gradient_accumulation_steps", "clip_grad_norm")),
+    (
+        "",
+        (
+            "device",
+            "dtype",
+            "compile",
+            "enable_activation_checkpointing",
+            "enable_activation_offloading",
+            "custom_sharded_layers",
+            "fsdp_cpu_offload",
+            "low_cpu_ram",
+        ),
+    ),
+    ("", ("metric_logger", "log_every_n_steps", "log_peak_memory_stats", "log_level")),
+    ("", ("profiler",)),
+)
+# Said once, behind the key.
+REMARKS = {
+    "model.lora_attn_modules": "attention layers with an adapter",
+    "model.apply_lora_to_mlp": "and the feed-forward layers",
+    "model.lora_rank": "higher: learns more, needs more memory",
+    "model.lora_alpha": "scale of the update, usually twice the rank",
+    "model.use_dora": "DoRA in place of LoRA",
+    "model.quantize_base": "base weights in 4 bits",
+    "tokenizer.max_seq_len": "longer rows are cut; null keeps them whole",
+    "tokenizer.chat_format": "the official template, byte for byte",
+    "tokenizer.train_on": "only what the model itself writes",
+    "checkpointer.recipe_checkpoint": "state of the run, to resume from",
+    "save_adapter_weights_only": "true leaves the merged model out",
+    "dataset.packed": "true joins rows up to tokenizer.max_seq_len, which is faster",
+    "optimizer_in_bwd": "true steps in the backward pass: less memory, no accumulation or clipping",
+    "max_steps_per_epoch": "null: all rows",
+    "gradient_accumulation_steps": "micro-batches per optimizer step",
+    "compile": "torch.compile: faster, after a slow first step",
+    "enable_activation_checkpointing": "less memory, slower",
+    "enable_activation_offloading": "still less memory: activations wait in CPU memory",
+    "fsdp_cpu_offload": "true keeps weights and optimizer in CPU memory",
+    "profiler.enabled": "true writes a trace of a few steps",
+}
+
+
+def render(checkpoint: Checkpoint, method: Method, values: dict[str, Any]) -> str:
+    """The text of a fine-tuning config: how to get the weights, how to run it, then its values."""
+    name = f"{checkpoint.name}_{method.name}"
+    return render_values((_download(checkpoint), _run(name, checkpoint, method, values)), SECTIONS, values)
+
+
+def render_values(
+    header: Iterable[str], sections: tuple[tuple[str, tuple[str, ...]], ...], values: dict[str, Any]
+) -> str:
+    """The text of a config.
+
+    Raises:
+        ValueError: if a key stands in no section.
+    """
+    homeless = set(values) - {key for _, keys in sections for key in keys}
+    if homeless:
+        raise ValueError(f"keys without a section: {sorted(homeless)}")
+    blocks = ["\n".join(f"# {line}" for line in header)]
+    for comment, keys in sections:
+        lines = [line for key in keys if key in values for line in _lines(key, values[key], key, 0)]
+        if lines:
+            blocks.append("\n".join(([f"# {comment}"] if comment else []) + lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _download(checkpoint: Checkpoint) -> str:
+    family = checkpoint.family
+    command = f"Weights: tune download {checkpoint.repo} --output-dir {checkpoint.folder.rstrip('/')}"
+    if family.ignore:
+        command += f' --ignore-patterns "{family.ignore}"'
+    return command + (" --hf-token <HF_TOKEN>" if family.gated else "")
+
+
+def _run(name: str, checkpoint: Checkpoint, method: Method, values: dict[str, Any]) -> str:
+    commands = []
+    for recipe in method.recipes:
+        options = ""
+        if method.nodes > 1:
+            options = f"--nnodes {method.nodes} --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint <HOST:PORT> "
+        elif recipe.endswith("_distributed"):
+            options = f"--nproc-per-node {checkpoint.processes} "
+        commands.append(f"tune run {options}{recipe} --config {name}")
+    needs_bitsandbytes = values["optimizer"]["_component_"].startswith("bitsandbytes")
+    return f"Run: {'  or  '.join(commands)}" + ("  (needs: pip install bitsandbytes)" if needs_bitsandbytes else "")
+
+
+def _lines(key: str, value: Any, path: str, depth: int) -> list[str]:
+    indent = "  " * depth
+    remark = f"  # {REMARKS[path]}" if path in REMARKS else ""
+    if isinstance(value, dict):
+        inner = [line for k, v in value.items() for line in _lines(k, v, f"{path}.{k}", depth + 1)]
+        return [f"{indent}{key}:", *inner]
+    if isinstance(value, list) and len(value) > 1 and all(len(str(v)) > 20 for v in value):
+        return [f"{indent}{key}:", *(f"{indent}  - {_scalar(v)}" for v in value)]
+    if isinstance(value, list):
+        return [f"{indent}{key}: [{', '.join(map(_scalar, value))}]{remark}"]
+    return [f"{indent}{key}: {_scalar(value)}{remark}"]
+
+
+def _scalar(value: Any) -> str:
+    """A value as YAML 1.1 reads it back: '00030' stays a text."""
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n").removesuffix("\n...")
