@@ -111,7 +111,7 @@ def test_adapter_resume_keeps_the_base_and_loads_the_adapter(base_dir, llama, lo
     adapter = {key: value for key, value in lora_llama(7).state_dict().items() if "lora" in key}
     state = {MODEL_KEY: llama(9).state_dict(), ADAPTER_KEY: adapter, ADAPTER_CONFIG: lora_config, **run_state()}
     hf(base_dir, out).save_checkpoint(state, epoch=0, intermediate_checkpoint=True)
-    for name in ("adapter_model.pt", "adapter_model.safetensors"):
+    for name in ("adapter_model.pt", "epoch_0/adapter/adapter_model.safetensors"):
         loaded = hf(base_dir, out, resume_from_checkpoint=True, adapter_checkpoint=name).load_checkpoint()
         assert_same(loaded[ADAPTER_KEY], adapter)
         assert_same(loaded[MODEL_KEY], llama().state_dict())
@@ -131,6 +131,7 @@ def test_adapter_folder_has_pefts_names_and_the_base_model(base_dir, lora_llama,
         for name in read_safetensors(folder / "adapter_model.safetensors")
     )
     assert not list(folder.glob("model-*"))
+    assert not (folder / "config.json").exists()  # transformers would look for the base model's weights beside it
 
 
 def test_adapter_only_without_an_adapter_is_refused(base_dir, llama, tmp_path):

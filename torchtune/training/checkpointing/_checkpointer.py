@@ -59,6 +59,10 @@ def _is_rank_zero() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
+#: Where a merged checkpoint keeps its adapter for PEFT.
+ADAPTER_FOLDER = "adapter"
+
+
 class _FileCheckpointer:
     """The mechanics that the three file layouts share; a layout says how the model itself is read and written."""
 
@@ -149,8 +153,12 @@ class _FileCheckpointer:
                 self._write_model(draft, state_dict[MODEL_KEY], **options)
             if ADAPTER_KEY in state_dict:
                 torch.save(state_dict[ADAPTER_KEY], draft.path / f"{ADAPTER_MODEL_FNAME}.pt")
-                self._write_adapter(draft, state_dict[ADAPTER_KEY], state_dict.get(ADAPTER_CONFIG))
+                # transformers would put the adapter on top of the merged weights beside it: then it gets a folder of its own.
+                subfolder = "" if adapter_only else f"{ADAPTER_FOLDER}/"
+                self._write_adapter(draft, subfolder, state_dict[ADAPTER_KEY], state_dict.get(ADAPTER_CONFIG))
             copy_files(self._checkpoint_dir, draft.path, ignore_suffixes=SUFFIXES_TO_NOT_COPY)
+            if adapter_only:  # with it, transformers would look for the base model's weights here
+                (draft.path / "config.json").unlink(missing_ok=True)
             if intermediate_checkpoint:
                 run_state = {k: v for k, v in state_dict.items() if k not in (MODEL_KEY, ADAPTER_KEY, ADAPTER_CONFIG)}
                 torch.save(run_state, draft.path / RECIPE_STATE_FNAME)
@@ -170,7 +178,9 @@ class _FileCheckpointer:
     def _write_model(self, draft: Draft, state_dict: StateDict, **options: Any) -> None:
         raise NotImplementedError
 
-    def _write_adapter(self, draft: Draft, state_dict: StateDict, config: dict[str, Any] | None) -> None:
+    def _write_adapter(
+        self, draft: Draft, subfolder: str, state_dict: StateDict, config: dict[str, Any] | None
+    ) -> None:
         """Besides ``adapter_model.pt``, which every layout writes."""
 
 
@@ -195,8 +205,9 @@ class FullModelHFCheckpointer(_FileCheckpointer):
     """Reads and writes checkpoints in the Hugging Face layout, which ``transformers``, ``peft`` and vLLM load.
 
     A checkpoint is the folder ``epoch_N`` or ``step_N`` in ``output_dir``: the weights in safetensors shards with an
-    index, ``config.json`` and the tokenizer's files from ``checkpoint_dir``, an adapter in PEFT's layout and in ours where
-    there is one, and, if the run is to go on, ``recipe_state.pt``. It appears under its name only when it is complete.
+    index, ``config.json`` and the tokenizer's files from ``checkpoint_dir``, and, if the run is to go on,
+    ``recipe_state.pt``. An adapter is ``adapter_model.pt`` in our layout; PEFT's is in the folder ``adapter`` beside merged
+    weights, and in the checkpoint's own folder without them. A folder appears under its name only when it is complete.
 
     Args:
         checkpoint_dir: folder of the model to start from; it holds ``config.json``.
@@ -320,7 +331,9 @@ class FullModelHFCheckpointer(_FileCheckpointer):
             json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
 
-    def _write_adapter(self, draft: Draft, state_dict: StateDict, config: dict[str, Any] | None) -> None:
+    def _write_adapter(
+        self, draft: Draft, subfolder: str, state_dict: StateDict, config: dict[str, Any] | None
+    ) -> None:
         from torchtune.models.convert_weights import tune_to_peft_adapter_config
 
         if not self._layout.writes_peft:
@@ -329,7 +342,8 @@ class FullModelHFCheckpointer(_FileCheckpointer):
             )
             return
         converted = self._layout.adapter_to_peft(state_dict)
-        name = f"{ADAPTER_MODEL_FNAME}.safetensors"
+        (draft.path / subfolder).mkdir(exist_ok=True)
+        name = f"{subfolder}{ADAPTER_MODEL_FNAME}.safetensors"
         draft.hashes[name] = write_safetensors(draft.path / name, converted, converted.items())
         if config is None:
             _log.warning(
@@ -337,7 +351,7 @@ class FullModelHFCheckpointer(_FileCheckpointer):
             )
             return
         written = tune_to_peft_adapter_config(config, base_model_name_or_path=self._base_model())
-        path = draft.path / f"{ADAPTER_CONFIG_FNAME}.json"
+        path = draft.path / f"{subfolder}{ADAPTER_CONFIG_FNAME}.json"
         path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
     def _base_model(self) -> str:
