@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from torchtune.generation import generate
 from torchtune.models._dense import NO_ADAPTER, Adapter, dense_decoder
 from torchtune.models._families import Family, family_of, spec_from_hf_config
 from torchtune.models.convert_weights import tune_to_peft_adapter_config
@@ -200,6 +201,21 @@ def test_greedy_generation_equals_transformers_with_and_without_cache(pair: Pair
         )
         assert torch.equal(_greedy(pair.tune(), prompt, steps, cached=False), theirs)
         assert torch.equal(_greedy(pair.tune(), prompt, steps, cached=True), theirs)
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["plain", "cached"])
+def test_left_padded_batches_generate_as_transformers(pair: Pair, cached: bool) -> None:
+    prompt, steps, pad = _tokens(batch=3, length=9), 64, 0
+    prompt[1, :4], prompt[2, :7] = pad, pad
+    model = pair.tune()
+    with torch.no_grad():
+        theirs = pair.hf.generate(
+            prompt, attention_mask=(prompt != pad).long(), max_new_tokens=steps, do_sample=False, eos_token_id=None
+        )
+        if cached:
+            model.setup_caches(batch_size=3, dtype=torch.float32, decoder_max_seq_len=9 + steps)
+        ours, _ = generate(model, prompt, max_generated_tokens=steps, pad_id=pad, temperature=0.0)
+    assert torch.equal(ours, theirs)
 
 
 def test_gradients_equal_transformers(pair: Pair) -> None:
