@@ -20,14 +20,20 @@ from torchtune.models.llama2._model_builders import (
     qlora_llama2_70b,
     qlora_llama2_reward_7b,
 )
+from torchtune.models.llama2._prompt_template import Llama2ChatTemplate
+from torchtune.models.llama2._tokenizer import Llama2Tokenizer
+from torchtune.models.llama2._tokenizer_builders import llama2_tokenizer
 
 __all__ = [
+    "Llama2ChatTemplate",
+    "Llama2Tokenizer",
     "llama2",
     "llama2_13b",
     "llama2_70b",
     "llama2_7b",
     "llama2_classifier",
     "llama2_reward_7b",
+    "llama2_tokenizer",
     "lora_llama2",
     "lora_llama2_13b",
     "lora_llama2_70b",

@@ -14,8 +14,13 @@ from torchtune.models.mistral._model_builders import (
     qlora_mistral_7b,
     qlora_mistral_reward_7b,
 )
+from torchtune.models.mistral._prompt_template import MistralChatTemplate
+from torchtune.models.mistral._tokenizer import MistralTokenizer
+from torchtune.models.mistral._tokenizer_builders import mistral_tokenizer
 
 __all__ = [
+    "MistralChatTemplate",
+    "MistralTokenizer",
     "lora_mistral",
     "lora_mistral_7b",
     "lora_mistral_classifier",
@@ -24,6 +29,7 @@ __all__ = [
     "mistral_7b",
     "mistral_classifier",
     "mistral_reward_7b",
+    "mistral_tokenizer",
     "qlora_mistral_7b",
     "qlora_mistral_reward_7b",
 ]

@@ -14,14 +14,18 @@ from torchtune.models.phi3._model_builders import (
     qlora_phi3_mini,
 )
 from torchtune.models.phi3._position_embeddings import Phi3RotaryPositionalEmbeddings
+from torchtune.models.phi3._tokenizer import Phi3MiniTokenizer
+from torchtune.models.phi3._tokenizer_builders import phi3_mini_tokenizer
 
 __all__ = [
+    "Phi3MiniTokenizer",
     "Phi3RotaryPositionalEmbeddings",
     "lora_phi3",
     "lora_phi3_mini",
     "phi3",
     "phi3_hf_to_tune",
     "phi3_mini",
+    "phi3_mini_tokenizer",
     "phi3_tune_to_hf",
     "qlora_phi3_mini",
 ]

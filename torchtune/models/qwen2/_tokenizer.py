@@ -62,7 +62,7 @@ class Qwen2Tokenizer(ChatTokenizer):
         self,
         path: str,
         merges_file: str,
-        special_tokens: dict[str, int] = QWEN2_SPECIAL_TOKENS,  # noqa: B006
+        special_tokens: dict[str, int] = QWEN2_SPECIAL_TOKENS,
         max_seq_len: int | None = None,
         *,
         prompt_template: Any = None,

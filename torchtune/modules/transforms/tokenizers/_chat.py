@@ -42,12 +42,20 @@ class ChatTokens:
         tokens: token ids.
         runs: who owns them, in stretches whose lengths add up to theirs.
         cut_off: True if messages at the end were left out.
+        messages: the conversation that the message indexes refer to.
     """
 
-    def __init__(self, tokens: list[int] | None = None, runs: list[Run] | None = None, cut_off: bool = False) -> None:
+    def __init__(
+        self,
+        tokens: list[int] | None = None,
+        runs: list[Run] | None = None,
+        cut_off: bool = False,
+        messages: Sequence[Message] = (),
+    ) -> None:
         self.tokens = [] if tokens is None else tokens
         self.runs = [] if runs is None else runs
         self.cut_off = cut_off
+        self.messages = messages
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -73,14 +81,13 @@ class ChatTokens:
         """For each token, what of its message it is."""
         return self._spread(lambda run: run.part)
 
-    def mask(self, messages: Sequence[Message], train_on: str = "message") -> list[bool]:
-        """For each token, True where it is not trained.
+    def mask(self, train_on: str = "message") -> list[bool]:
+        """For each token, True where it is not trained. Messages that are masked, or have weight 0, are not.
 
         Args:
-            messages: the conversation; messages that are masked, or have weight 0, are not trained.
             train_on: "message" trains all of a message, its header included; "sampled" only what the model emits.
         """
-        quiet: dict[int | None, bool] = {i: m.masked or m.weight == 0 for i, m in enumerate(messages)}
+        quiet: dict[int | None, bool] = {i: m.masked or m.weight == 0 for i, m in enumerate(self.messages)}
         quiet[None] = True
         if train_on == "sampled":
             return self._spread(lambda run: quiet[run.message_index] or not run.sampled)
@@ -116,11 +123,11 @@ class ChatTokens:
             if length > 0:
                 runs.append(run._replace(length=length))
             at += run.length
-        return ChatTokens(self.tokens[start:stop], runs, self.cut_off)
+        return ChatTokens(self.tokens[start:stop], runs, self.cut_off, self.messages)
 
     def change_runs(self, change: Callable[[Run], Run]) -> ChatTokens:
         """The same tokens with other owners."""
-        return ChatTokens(self.tokens, [change(run) for run in self.runs], self.cut_off)
+        return ChatTokens(self.tokens, [change(run) for run in self.runs], self.cut_off, self.messages)
 
     def _spread(self, value: Callable[[Run], Any]) -> list[Any]:
         return list(chain.from_iterable(repeat(value(run), run.length) for run in self.runs))
@@ -200,7 +207,7 @@ class ChatTokenizer:
         """Ids of the control tokens by their text."""
         raise NotImplementedError
 
-    def _plain_chat(self, messages: list[Message], add_end_tokens: bool) -> ChatTokens:
+    def _plain_chat(self, messages: list[Message], add_end_tokens: bool, **options: Any) -> ChatTokens:
         """A conversation as torchtune has always written it for the family, cut to ``max_seq_len``."""
         raise NotImplementedError
 
@@ -220,13 +227,16 @@ class ChatTokenizer:
             self._format = get_format(name, **self.format_options)
         return self._format
 
-    def tokenize_chat(self, messages: list[Message], *, tools: Any = None, add_end_tokens: bool = True) -> ChatTokens:
+    def tokenize_chat(
+        self, messages: list[Message], *, tools: Any = None, add_end_tokens: bool = True, **plain_options: Any
+    ) -> ChatTokens:
         """Encodes a conversation and keeps who owns each token.
 
         Args:
             messages: the conversation.
             tools: function schemas in OpenAI form, or None.
             add_end_tokens: False leaves the last turn open, for the model to go on.
+            **plain_options: what else the family's plain format knows.
 
         Returns:
             The tokens with their owners, cut to ``max_seq_len``.
@@ -239,11 +249,13 @@ class ChatTokenizer:
         if self.chat_format is None and not is_structured(messages, tools):
             if self.prompt_template is not None:
                 messages = apply_template(self.prompt_template, messages, not add_end_tokens)
-            return self._plain_chat(messages, add_end_tokens)
-        chat = self._official_chat(messages, tools, add_end_tokens)
-        if self.max_seq_len is None or len(chat) <= self.max_seq_len:
-            return chat
-        return self._fit_turns(chat, messages, tools, add_end_tokens)
+            chat = self._plain_chat(messages, add_end_tokens, **plain_options)
+        else:
+            chat = self._official_chat(messages, tools, add_end_tokens)
+            if self.max_seq_len is not None and len(chat) > self.max_seq_len:
+                chat = self._fit_turns(chat, messages, tools, add_end_tokens)
+        chat.messages = messages
+        return chat
 
     def tokenize_messages(
         self, messages: list[Message], *, tools: Any = None, add_end_tokens: bool = True
@@ -262,7 +274,7 @@ class ChatTokenizer:
             ValueError: if there are no messages, or the family cannot express one of them.
         """
         chat = self.tokenize_chat(messages, tools=tools, add_end_tokens=add_end_tokens)
-        return chat.tokens, chat.mask(messages, self.train_on)
+        return chat.tokens, chat.mask(self.train_on)
 
     def __call__(self, sample: MutableMapping[str, Any], inference: bool = False) -> Mapping[str, Any]:
         """Takes ``messages`` and ``tools`` out of a sample and puts ``tokens`` and ``mask`` in.

@@ -64,18 +64,19 @@ def tokenize_messages_no_special_tokens(
     if tokenizer.max_seq_len is not None:
         owner = chat.runs[-1].message_index if chat.runs else None
         chat = chat.truncate(tokenizer.max_seq_len, truncation_type, eos_id, owner)
-    return chat.tokens, chat.mask(messages)
+    return chat.tokens, chat.mask()
 
 
 def join_turns(
     tokenizer: Any, messages: list[Message], *, bos_id: int | None = None, eos_id: int | None = None
 ) -> ChatTokens:
     """The tokens of :func:`tokenize_messages_no_special_tokens`, not cut, with who owns each."""
-    chat = ChatTokens()
+    chat = ChatTokens(messages=messages)
     turn_starts, after_space = True, False
     for index, message in enumerate(messages):
         if turn_starts and bos_id is not None:
             chat.add([bos_id], index, False, "header")
+        trims = not turn_starts and not after_space
         for item in message.content:
             if item["type"] != "text":
                 raise ValueError(
@@ -86,7 +87,7 @@ def join_turns(
                 item["content"].rstrip(" "),
                 add_bos=False,
                 add_eos=False,
-                trim_leading_whitespace=not turn_starts and not after_space,
+                trim_leading_whitespace=trims,
             )
             chat.add(ids, index, *speech(message))
             after_space = item["content"].endswith(" ")
@@ -94,5 +95,6 @@ def join_turns(
         if turn_starts and eos_id is not None:
             chat.add([eos_id], index, True, "end")
         if tokenizer.max_seq_len is not None and len(chat.tokens) >= tokenizer.max_seq_len:
+            chat.cut_off = index < len(messages) - 1
             break
     return chat

@@ -1,0 +1,48 @@
+"""The chat format of Mistral's first instruct models as a prompt template."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from torchtune.data._message import Message
+
+
+class MistralChatTemplate:
+    """Writes a conversation in Mistral's words: ``[INST] question [/INST] answer``. There is no system message."""
+
+    template: ClassVar[dict[str, tuple[str, str] | None]] = {
+        "system": None,
+        "user": ("[INST] ", " [/INST] "),
+        "assistant": ("", ""),
+        "ipython": ("", ""),
+    }
+
+    def __call__(self, messages: list[Message], inference: bool = False) -> list[Message]:
+        """Puts the words around the messages.
+
+        Args:
+            messages: the conversation.
+            inference: accepted and not used; nothing follows an answer here.
+
+        Returns:
+            New messages.
+
+        Raises:
+            ValueError: if there is a system message.
+        """
+        out = []
+        for index, message in enumerate(messages):
+            words = self.template["ipython" if message.role == "tool" else message.role]
+            if words is None:
+                raise ValueError(
+                    f"Message {index} is a system message, which Mistral's chat template does not have. Put its text into "
+                    'the first user message, or use chat_format="official" with a model that has one.'
+                )
+            changed = copy.copy(message)
+            if any(words):
+                parts = [{"type": "text", "content": text} for text in words]
+                changed.content = [parts[0], *message.content, parts[1]]
+            out.append(changed)
+        return out

@@ -1,0 +1,167 @@
+"""The tokenizer of Phi 3 mini."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from torchtune.modules.transforms.tokenizers._chat import ChatTokens, speech
+from torchtune.modules.transforms.tokenizers._spm_chat import SentencePieceChatTokenizer
+
+if TYPE_CHECKING:
+    from torchtune.data._message import Message
+    from torchtune.data.formats import Segment
+
+_NAMES = ("endoftext", "assistant", *(f"placeholder{i}" for i in range(1, 5)), "system", "end")
+PHI3_SPECIAL_TOKENS = {
+    f"<|{name}|>": 32000 + i for i, name in enumerate((*_NAMES, "placeholder5", "placeholder6", "user"))
+}
+
+
+class Phi3MiniTokenizer(SentencePieceChatTokenizer):
+    """Tokenizer of Phi 3 mini.
+
+    Args:
+        path: the SentencePiece model.
+        special_tokens: ids of the control tokens by their text; the family's by default.
+        max_seq_len: length that conversations are cut to, or None.
+        prompt_template: words put around the messages, or None.
+        truncation_type: the side that tokens are dropped from, "right" or "left".
+        chat_format: None writes plain conversations as torchtune always has, and the official format where a sample has
+            tools or calls; "official", or the name of a format, writes all in the official format.
+        train_on: "message" trains all of a message, its header included; "sampled" only what the model emits.
+        format_options: options of the official format, such as ``tool_convention``.
+
+    Raises:
+        OSError: if ``path`` is no SentencePiece model.
+        ValueError: if an option has no such value.
+    """
+
+    default_format = "phi3"
+
+    def __init__(
+        self,
+        path: str,
+        special_tokens: dict[str, int] | None = None,
+        max_seq_len: int | None = None,
+        prompt_template: Any = None,
+        truncation_type: str = "right",
+        *,
+        chat_format: str | None = None,
+        train_on: str = "message",
+        format_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.special_tokens = PHI3_SPECIAL_TOKENS if special_tokens is None else special_tokens
+        super().__init__(
+            path,
+            max_seq_len,
+            prompt_template,
+            truncation_type,
+            chat_format=chat_format,
+            train_on=train_on,
+            format_options=format_options,
+        )
+
+    @property
+    def eos_id(self) -> int:
+        """Id of the token that ends an answer."""
+        return self.special_tokens["<|endoftext|>"]
+
+    @property
+    def pad_id(self) -> int:
+        """Id to fill with."""
+        return self.special_tokens["<|endoftext|>"]
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:  # type: ignore[override]
+        """Decodes token ids.
+
+        Args:
+            ids: ids to decode.
+            skip_special_tokens: True to leave out control tokens.
+
+        Returns:
+            The text.
+        """
+        texts = {number: text for text, number in self.special_tokens.items()}
+        if skip_special_tokens:
+            return self._spm_model.decode([number for number in ids if number not in texts])
+        return "".join(
+            "".join(texts[number] for number in group) if control else self._spm_model.decode(list(group))
+            for control, group in groupby(ids, texts.__contains__)
+        )
+
+    def tokenize_messages(  # type: ignore[override]
+        self,
+        messages: list[Message],
+        *,
+        add_end_tokens: bool = False,
+        ignore_system_prompt: bool = False,
+        tools: Any = None,
+    ) -> tuple[list[int], list[bool]]:
+        """Encodes a conversation.
+
+        Args:
+            messages: the conversation.
+            add_end_tokens: True to put the end token after each answer.
+            ignore_system_prompt: True to leave the system message out.
+            tools: function schemas in OpenAI form, or None.
+
+        Returns:
+            Token ids, and a mask that is True where a token is not trained.
+
+        Raises:
+            ValueError: if there are no messages, or the family cannot express one of them.
+        """
+        if ignore_system_prompt:
+            messages = [message for message in messages if message.role != "system"]
+        return super().tokenize_messages(messages, tools=tools, add_end_tokens=add_end_tokens)
+
+    def _plain_chat(self, messages: list[Message], add_end_tokens: bool) -> ChatTokens:  # type: ignore[override]
+        """Each message between its role and ``<|end|>``, with BOS before a turn; a tool result is a user message."""
+        chat = ChatTokens()
+        newline = self._spm_model.encode("\n", add_bos=False, add_eos=False)
+        turn_starts = True
+        for index, message in enumerate(messages):
+            role = "user" if message.role in ("tool", "ipython") else message.role
+            sampled, part = speech(message)
+            chat.add([self.bos_id] if turn_starts else [], index, False, "header")
+            chat.add([self.special_tokens[f"<|{role}|>"], *newline], index, False, "header")
+            for item in message.content:
+                if item["type"] != "text":
+                    raise ValueError(
+                        f"Message {index} ({message.role}) holds content of type {item['type']!r}; Phi3MiniTokenizer "
+                        "encodes text only."
+                    )
+                ids = self._spm_model.encode(
+                    item["content"].rstrip(" "), add_bos=False, add_eos=False, trim_leading_whitespace=True
+                )
+                chat.add(ids, index, sampled, part)
+            chat.add([self.special_tokens["<|end|>"]], index, sampled, "end")
+            chat.add(newline, index, False, None)
+            turn_starts = message.role == "assistant" and add_end_tokens
+            if turn_starts:
+                chat.add([self.eos_id], index, sampled, "end")
+            if self.max_seq_len is not None and len(chat) >= self.max_seq_len:
+                chat.cut_off = index < len(messages) - 1
+                break
+        if self.max_seq_len is None:
+            return chat
+        return chat.truncate(self.max_seq_len, self.truncation_type, self.eos_id if add_end_tokens else None)
+
+    def _control_ids(self) -> Mapping[str, int]:
+        return {**self.special_tokens, "<s>": self._spm_model.bos_id, "</s>": self._spm_model.eos_id}
+
+    def _encode_segments(self, segments: Iterable[Segment]) -> ChatTokens:
+        """The role and end tokens take the white space behind them with them, as the model's own tokenizer has it."""
+        stripped: list[Segment] = []
+        behind = False
+        for segment in segments:
+            if segment.special:
+                behind = segment.text != "<|endoftext|>"
+            elif behind:
+                segment = replace(segment, text=segment.text.lstrip())
+                behind = not segment.text
+            stripped.append(segment)
+        return super()._encode_segments(stripped)

@@ -1,0 +1,159 @@
+"""Model tokenizers on a SentencePiece vocabulary: Llama 2, Mistral, Gemma and Phi 3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from torchtune.modules.transforms.tokenizers._bpe import share_by_start
+from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, ChatTokens
+from torchtune.modules.transforms.tokenizers._sentencepiece import SentencePieceBaseTokenizer
+from torchtune.modules.transforms.tokenizers._utils import join_turns
+
+if TYPE_CHECKING:
+    from torchtune.data._message import Message
+
+#: Characters that count as white space at the edges of a text.
+WHITESPACE_CHARS = [" ", "\n", "\t", "\r", "\v"]
+_SPACE = "▁"
+
+
+class SentencePieceChatTokenizer(ChatTokenizer):
+    """Conversations on a SentencePiece vocabulary.
+
+    The plain format is bare text, with BOS before a turn and EOS after each answer. In the official format, text between
+    two control tokens is encoded as one, and the space that it begins with is the one that SentencePiece puts there.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        max_seq_len: int | None = None,
+        prompt_template: Any = None,
+        truncation_type: str = "right",
+        *,
+        chat_format: str | None = None,
+        train_on: str = "message",
+        format_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._spm_model = SentencePieceBaseTokenizer(path)
+        self._spm_model.pad_id = 0
+        self._prefixes = self._pieces(self._spm_model.spm_model.encode("a"))[0].startswith(_SPACE)
+        self._ids: dict[str, int] | None = None
+        self.stop_tokens = [self.eos_id]
+        self._setup_chat(
+            max_seq_len=max_seq_len,
+            prompt_template=prompt_template,
+            truncation_type=truncation_type,
+            chat_format=chat_format,
+            train_on=train_on,
+            format_options=format_options,
+        )
+
+    @property
+    def bos_id(self) -> int:
+        """Id of BOS."""
+        return self._spm_model.bos_id
+
+    @property
+    def eos_id(self) -> int:
+        """Id of EOS."""
+        return self._spm_model.eos_id
+
+    @property
+    def pad_id(self) -> int:
+        """Id to fill with."""
+        return self._spm_model.pad_id
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens in the vocabulary file."""
+        return self._spm_model.vocab_size
+
+    def encode(
+        self, text: str, add_bos: bool = True, add_eos: bool = True, trim_leading_whitespace: bool = False
+    ) -> list[int]:
+        """Encodes a text.
+
+        Args:
+            text: the text.
+            add_bos: True to put BOS before it.
+            add_eos: True to put EOS after it.
+            trim_leading_whitespace: True to leave out the space that SentencePiece puts before a text.
+
+        Returns:
+            Token ids.
+        """
+        ids = self._encode_guarded(text, trim_leading_whitespace)
+        return [
+            *([self._spm_model.bos_id] if add_bos else []),
+            *ids,
+            *([self._spm_model.eos_id] if add_eos else []),
+        ]
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Decodes token ids; control tokens give no text.
+
+        Args:
+            token_ids: ids to decode.
+
+        Returns:
+            The text.
+        """
+        return self._spm_model.decode(token_ids)
+
+    def _plain_chat(self, messages: list[Message], add_end_tokens: bool, add_start_tokens: bool = True) -> ChatTokens:
+        bos_id = self.bos_id if add_start_tokens else None
+        eos_id = self.eos_id if add_end_tokens else None
+        chat = join_turns(self, messages, bos_id=bos_id, eos_id=eos_id)
+        if self.max_seq_len is None:
+            return chat
+        owner = chat.runs[-1].message_index if chat.runs else None
+        return chat.truncate(self.max_seq_len, self.truncation_type, eos_id, owner)
+
+    def _control_ids(self) -> Mapping[str, int]:
+        if self._ids is None:
+            model = self._spm_model.spm_model
+            found = {text: model.piece_to_id(text) for text in self.format.controls}
+            self._ids = {text: number for text, number in found.items() if number != model.unk_id()}
+        return self._ids
+
+    def _encode_text(self, text: str) -> list[int]:
+        if self._prefixes and text == " ":
+            return [self._spm_model.spm_model.piece_to_id(_SPACE)]
+        return self._encode_guarded(text[1:] if self._prefixes and text.startswith(" ") else text, False)
+
+    def _encode_guarded(self, text: str, goes_on: bool) -> list[int]:
+        """Ids of a text; some models have control tokens that SentencePiece finds in text, so these are broken up."""
+        ids = self._spm_model.encode(text, add_bos=False, add_eos=False, trim_leading_whitespace=goes_on)
+        controls = self._control_ids()
+        if set(controls.values()).isdisjoint(ids):
+            return ids
+        for control in sorted(controls, key=len, reverse=True):
+            before, found, after = text.partition(control)
+            if found:
+                start = self._encode_guarded(before + found[0], goes_on)
+                return start + self._encode_guarded(found[1:] + after, self._prefixes)
+        return ids
+
+    def _encode_parts(self, texts: Sequence[str]) -> list[list[int]]:
+        ids = self._encode_text("".join(texts))
+        lengths = [
+            1
+            if piece.startswith("<0x") and self._spm_model.spm_model.is_byte(number)
+            else len(piece.replace(_SPACE, " ").encode())
+            for number, piece in zip(ids, self._pieces(ids), strict=True)
+        ]
+        if lengths and self._prefixes and not "".join(texts).startswith(" "):
+            lengths[0] -= 1
+        starts = list(accumulate(lengths, initial=0))
+        return share_by_start(starts[:-1], ids, (len(text.encode()) for text in texts))
+
+    def _decode_text(self, ids: list[int]) -> str:
+        text = self._spm_model.decode(ids)
+        starts_spaced = bool(ids) and self._prefixes and self._pieces(ids[:1])[0].startswith(_SPACE)
+        return " " + text if starts_spaced else text
+
+    def _pieces(self, ids: list[int]) -> list[str]:
+        return self._spm_model.spm_model.id_to_piece(ids)
