@@ -63,7 +63,7 @@ def small_model() -> Any:
     )
 
 
-def train(model: Any, steps: int = 150) -> None:
+def train(model: Any, steps: int = 100) -> None:
     """Learn the right answers by heart."""
     tokenizer = ByteTokenizer()
     answers = [json.dumps({"name": "f", "arguments": {"c": city}}, separators=(",", ":")) for city in CITIES] + ["hi"]
@@ -149,6 +149,14 @@ def test_the_model_is_left_in_training(trained: Any) -> None:
     trained.train()
     evaluator()(trained)
     assert trained.training and not trained.caches_are_setup()
+
+
+def test_a_model_with_compiled_layers_is_run_as_written(trained: Any) -> None:
+    compiled = small_model()
+    compiled.load_state_dict(trained.state_dict())
+    for layer in compiled.layers:
+        layer.compile(backend=lambda graph, inputs: pytest.fail("compiled for generation"))
+    assert evaluator()(compiled).scores == evaluator()(trained).scores
 
 
 def evaluate_sharded(rank: int, port: int, state: dict[str, Any], results: Any) -> None:

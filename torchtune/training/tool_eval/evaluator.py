@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from torchtune.training.tool_eval.scoring import CaseScore, ToolCallScores, scor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from rich.console import RenderableType
 
@@ -134,8 +136,7 @@ class ToolCallEvaluator:
         room = getattr(model, "max_seq_len", None)
         prompts = {i: self._prompt(i) for i in indices}
         fitting = [i for i in indices if room is None or len(prompts[i]) < room]
-        # Compiled for training shapes, a model would be compiled again for each length of a cache.
-        with torch.compiler.set_stance("force_eager"):
+        with _eager(model):
             outputs = generate_tokens(
                 model,
                 [prompts[i] for i in fitting],
@@ -172,6 +173,12 @@ def report(results: dict[str, ToolEvalResult], title: str = "Tool calls") -> Ren
     last = next(reversed(results.values()), None)
     samples = last.samples if last is not None else []
     return Group(table, *(Panel(Text(str(sample)), title="sample", title_align="left") for sample in samples))
+
+
+def _eager(model: torch.nn.Module) -> AbstractContextManager[Any]:
+    """Runs compiled parts as they were written: they would be compiled again for each length of a cache."""
+    compiled = any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def _call_text(name: str, arguments: Any) -> str:
