@@ -23,6 +23,11 @@ from torchtune import config, training, utils
 from torchtune.data import Message, OpenAIToMessages, validate_messages
 from torchtune.generation import generate
 
+CONFIG_KEYS = {
+    "output_dir", "model", "tokenizer", "checkpointer", "quantizer", "prompt", "messages", "tools", "max_new_tokens",
+    "temperature", "top_k", "enable_kv_cache", "device", "dtype", "seed", "cudnn_deterministic_mode",
+}  # fmt: skip
+
 log = utils.get_logger("INFO")
 
 
@@ -127,6 +132,7 @@ class InferenceRecipe:
 
 @config.parse
 def main(cfg: DictConfig) -> None:
+    config.check_keys(cfg, CONFIG_KEYS)
     config.log_config(recipe_name="InferenceRecipe", cfg=cfg)
     recipe = InferenceRecipe(cfg)
     recipe.setup()

@@ -184,7 +184,5 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "qwen3/8B_lora_tool_calling",
         "qwen3/32B_lora",
     ),
-    "generate": (
-        "generation",
-    ),
+    "generate": ("generation",),
 }

@@ -49,12 +49,15 @@ def index() -> dict[str, list[str]]:
 
 def index_text() -> str:
     """The text of ``torchtune/_config_index.py``."""
-    rows = "".join(
-        f'    "{recipe}": (\n' + "".join(f'        "{name}",\n' for name in names) + "    ),\n"
-        for recipe, names in index().items()
-    )
+    rows = "".join(f'    "{recipe}": {_tuple(names)},\n' for recipe, names in index().items())
     return (
         '"""The configs of each recipe, in the order of ``tune ls``. Written by ``python -m recipes.catalog``; do not edit."""\n'
         "\nfrom __future__ import annotations\n\n"
         f"CONFIGS: dict[str, tuple[str, ...]] = {{\n{rows}}}\n"
     )
+
+
+def _tuple(names: list[str]) -> str:
+    if len(names) == 1:
+        return f'("{names[0]}",)'
+    return "(\n" + "".join(f'        "{name}",\n' for name in names) + "    )"

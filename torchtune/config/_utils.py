@@ -116,6 +116,7 @@ def _merge_yaml_and_cli_args(yaml_args: Namespace, cli_args: list[str]) -> DictC
     Raises:
         ValueError: for an override of another form, a value that is not YAML, or the removal of a missing key
             or of a component.
+        TypeError: for the removal of a key below a plain value.
     """
     conf = OmegaConf.create(vars(yaml_args))
     for arg in cli_args:
@@ -148,7 +149,7 @@ def _parse_value(key: str, text: str) -> Any:
 def _remove_override(conf: DictConfig, dotpath: str) -> None:
     try:
         _remove_key_by_dotpath(conf, dotpath)  # type: ignore[arg-type]
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ValueError(f"Could not find key {dotpath} in yaml config to remove: {error}") from error
 
 
