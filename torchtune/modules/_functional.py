@@ -24,26 +24,28 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-        wide = x.float()
-        inverse_rms = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
-        out = wide * inverse_rms
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        out = x * inverse if x.dtype == torch.float32 else x.float().mul_(inverse)
         if weight is not None:
             out.mul_(weight)
-        ctx.save_for_backward(x, weight, inverse_rms)
+        ctx.save_for_backward(x, weight, inverse)
         return out.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, weight, inverse_rms = ctx.saved_tensors
-        wide = grad.float()
-        normed = x.float() * inverse_rms
+        x, weight, inverse = ctx.saved_tensors
+        dim = x.shape[-1]
+        wide, grad_wide, inverse = x.float().reshape(-1, dim), grad.float().reshape(-1, dim), inverse.reshape(-1, 1)
+        scale = wide.new_ones(dim) if weight is None else weight.float()
+        product = grad_wide * wide  # the gradients of weight and input are both sums of it
         grad_x = grad_weight = None
         if weight is not None and ctx.needs_input_grad[1]:
-            grad_weight = (wide * normed).reshape(-1, x.shape[-1]).sum(0).to(weight.dtype)
+            grad_weight = torch.mv(product.t(), inverse.squeeze(1)).to(weight.dtype)
         if ctx.needs_input_grad[0]:
-            scaled = wide if weight is None else wide * weight
-            along = (scaled * normed).mean(-1, keepdim=True)
-            grad_x = normed.mul_(along).neg_().add_(scaled).mul_(inverse_rms).to(x.dtype)
+            along = torch.mv(product, scale).unsqueeze(1).mul_(inverse.square() / dim)
+            grad_x = torch.mul(grad_wide, scale, out=product).addcmul_(wide, along, value=-1).mul_(inverse)
+            grad_x = grad_x.to(x.dtype).view(x.shape)
         return grad_x, grad_weight, None
 
 
@@ -156,7 +158,10 @@ class _SwiGLU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         gate, up = ctx.saved_tensors
         grad_up = F.silu(gate).mul_(grad) if ctx.needs_input_grad[1] else None
-        grad_gate = torch.ops.aten.silu_backward(grad * up, gate) if ctx.needs_input_grad[0] else None
+        grad_gate = None
+        if ctx.needs_input_grad[0]:
+            grad_gate = grad * up
+            torch.ops.aten.silu_backward.grad_input(grad_gate, gate, grad_input=grad_gate)
         return grad_gate, grad_up
 
 

@@ -142,3 +142,66 @@ class RotaryPositionalEmbeddings(_RotaryCache):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}
+
+
+class VisionRotaryPositionalEmbeddings(_RotaryCache):
+    """Rotate the patches of each tile by their column and row: half of the channels each (Llama 4).
+
+    Positions count from 1; the CLS token is not rotated.
+
+    Args:
+        patch_size (int): side of a patch in pixels.
+        tile_size (int): side of a tile in pixels.
+        dim (int): size of one head.
+        base (int): base of the frequencies.
+        append_cls_token (bool): whether the CLS token is the last of a tile, not the first.
+    """
+
+    def __init__(
+        self, patch_size: int, tile_size: int, dim: int, base: int = 10_000, append_cls_token: bool = True
+    ) -> None:
+        super().__init__()
+        self.patch_grid_size = tile_size // patch_size
+        self.dim = dim
+        self.base = base
+        self.append_cls_token = append_cls_token
+        self.rope_init()
+
+    def _compute_theta(self, device: torch.device) -> Tensor:
+        """Frequencies ``[dim / 4]``, fp32."""
+        half = self.dim // 2
+        return 1.0 / (self.base ** (torch.arange(0, half, 2, device=device)[: half // 2].float() / half))
+
+    def _compute_cache(self, theta: Tensor) -> Tensor:
+        """Cosines and sines of one tile, ``[patches + 1, dim / 2, 2]``."""
+        index = torch.arange(self.patch_grid_size**2, device=theta.device)
+        column, row = index % self.patch_grid_size + 1, index // self.patch_grid_size + 1
+        angles = torch.cat([torch.outer(column.float(), theta), torch.outer(row.float(), theta)], dim=1)
+        still = angles.new_zeros(1, angles.shape[1])
+        angles = torch.cat([angles, still] if self.append_cls_token else [still, angles])
+        return torch.stack([angles.cos(), angles.sin()], dim=-1)
+
+    def build_rope_cache(self) -> None:
+        """Compute the cache anew."""
+        self._build(self.cache.device)
+
+    def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """Rotate queries or keys.
+
+        Args:
+            x (Tensor): ``[b, n_tiles * n_tokens, n, h]``.
+            **kwargs (Any): ignored; text embeddings take positions.
+
+        Returns:
+            Tensor: ``[b, n_tiles * n_tokens, n, h]``.
+
+        Raises:
+            ValueError: if the tokens aren't those of whole tiles.
+        """
+        cache = self._cache_on(x.device)
+        if x.shape[1] % cache.shape[0] != 0:
+            raise ValueError(
+                f"Expected whole tiles of {cache.shape[0]} tokens (patches and CLS token), got {x.shape[1]} tokens"
+            )
+        tiles = x.reshape(-1, cache.shape[0], *x.shape[2:])
+        return rotate_pairs(tiles, cache.unsqueeze(0).unsqueeze(2)).view(x.shape)

@@ -177,7 +177,9 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
             AttributeError: if ``set_model_output`` was not called.
         """
         if self.linear_projection is None:
-            raise AttributeError("Call loss.set_model_output(model) first: the loss needs the model's output projection")
+            raise AttributeError(
+                "Call loss.set_model_output(model) first: the loss needs the model's output projection"
+            )
         logits = self.linear_projection(hidden_chunk)
         if self.tp_enabled:
             from torch.distributed.tensor import DTensor, Replicate
@@ -187,9 +189,7 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
                 placements = [Replicate()] * logits.device_mesh.ndim
                 target_chunk = DTensor.from_local(target_chunk, logits.device_mesh, placements, run_check=False)
             with loss_parallel():
-                return F.cross_entropy(
-                    logits.float(), target_chunk, reduction="sum", ignore_index=self.ignore_index
-                )
+                return F.cross_entropy(logits.float(), target_chunk, reduction="sum", ignore_index=self.ignore_index)
         return F.cross_entropy(logits.float(), target_chunk, reduction="sum", ignore_index=self.ignore_index)
 
     def mask_inputs(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

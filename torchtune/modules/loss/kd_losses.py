@@ -21,9 +21,7 @@ class _TokenLoss(nn.Module):
     def _per_token(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def forward(
-        self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, normalize: bool = True
-    ) -> Tensor:
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, normalize: bool = True) -> Tensor:
         """Compute the loss, in fp32.
 
         Args:
@@ -91,9 +89,7 @@ class SymmetricKLLoss(nn.Module):
         self._fkl = ForwardKLLoss(ignore_index)
         self._rkl = ReverseKLLoss(ignore_index)
 
-    def forward(
-        self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, normalize: bool = True
-    ) -> Tensor:
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, normalize: bool = True) -> Tensor:
         """Compute the loss, in fp32.
 
         Args:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class _Loss(ABC):
+class _Loss:
     """Hooks that every loss may override."""
 
     def apply_compile_strategy(self, *args: Any, **kwargs: Any) -> Any:
@@ -33,7 +33,7 @@ class _Loss(ABC):
         """
 
 
-class SFTLoss(_Loss):
+class SFTLoss(_Loss, ABC):
     """A loss of a model's outputs and target tokens."""
 
     @property
@@ -65,7 +65,7 @@ class SFTLoss(_Loss):
         """
 
 
-class RLLoss(_Loss):
+class RLLoss(_Loss, ABC):
     """A loss of policies' outputs and advantages."""
 
     @abstractmethod

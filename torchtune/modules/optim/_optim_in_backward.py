@@ -24,9 +24,7 @@ class OptimizerInBackward(Optimizer):
         ValueError: if there are no parameters.
     """
 
-    def __init__(
-        self, params: Iterable[nn.Parameter], optimizer_cls: type[Optimizer], **optimizer_kwargs: Any
-    ) -> None:
+    def __init__(self, params: Iterable[nn.Parameter], optimizer_cls: type[Optimizer], **optimizer_kwargs: Any) -> None:
         parameters = [p for p in params if p.requires_grad]
         if not parameters:
             raise ValueError("OptimizerInBackward got no parameters that require gradients")
@@ -46,11 +44,13 @@ class OptimizerInBackward(Optimizer):
             optimizer.param_groups = [group]
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Do nothing: the steps are taken in the backward pass.
+        """Step the parameters that still have a gradient: after a backward pass, none.
 
         Args:
             closure (Callable[[], float] | None): ignored.
         """
+        for optimizer in self._optimizers:
+            optimizer.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop gradients that are left, for instance from before this optimizer was made.

@@ -1,5 +1,9 @@
 """Parameter-efficient fine-tuning: LoRA, DoRA, QAT LoRA, and what checkpoints need of them."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from torchtune.modules.peft._utils import (
     AdapterModule,
     disable_adapter,
@@ -27,3 +31,9 @@ __all__ = [
     "set_trainable_params",
     "validate_missing_and_unexpected_for_lora",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    from torchtune.modules._deprecated import find
+
+    return find(__name__, name)

@@ -19,6 +19,11 @@ _ADAPTER_KEY = re.compile(r"(^|\.)(lora_[ab]\.weight|magnitude|lora_(gate|down|u
 _EXPERT_WEIGHTS = ("gate", "down", "up")
 
 
+def is_adapter_key(key: str) -> bool:
+    """Whether a state dict's key is that of a LoRA or DoRA parameter."""
+    return _ADAPTER_KEY.search(key) is not None
+
+
 @runtime_checkable
 class AdapterModule(Protocol):
     """A module with parameters that belong to an adapter."""
@@ -102,9 +107,7 @@ def get_adapter_state_dict(state_dict: dict[str, Any], device: str | None = "cpu
         dict[str, Any]: the entries of LoRA and DoRA parameters.
     """
     return {
-        key: value if device is None else value.to(device)
-        for key, value in state_dict.items()
-        if _ADAPTER_KEY.search(key)
+        key: value if device is None else value.to(device) for key, value in state_dict.items() if is_adapter_key(key)
     }
 
 
@@ -136,7 +139,7 @@ def get_merged_lora_ckpt(
         KeyError: if a base weight or one half of an adapter is missing.
     """
     scale = alpha / rank
-    for key in [key for key in state_dict if _ADAPTER_KEY.search(key)]:
+    for key in [key for key in state_dict if is_adapter_key(key)]:
         prefix, _, leaf = key.rpartition(".")
         try:
             if leaf == "weight" and prefix.endswith("lora_a"):
@@ -158,7 +161,7 @@ def get_merged_lora_ckpt(
             raise KeyError(f"Can't merge {key}: {error.args[0]} is not in the state dict") from None
         if use_distributed_barriers:
             torch.distributed.barrier()
-    for key in [key for key in state_dict if _ADAPTER_KEY.search(key)]:
+    for key in [key for key in state_dict if is_adapter_key(key)]:
         del state_dict[key]
     return state_dict
 
@@ -211,7 +214,7 @@ def validate_missing_and_unexpected_for_lora(
     adapter = set(state_dict_keys or ())
 
     def is_adapter(key: str) -> bool:
-        return key in adapter or _ADAPTER_KEY.search(key) is not None
+        return key in adapter or is_adapter_key(key)
 
     for keys, text in (
         ([k for k in base_missing or [] if not is_adapter(k)], "Missing non-LoRA keys {} from base model state dict"),

@@ -213,7 +213,9 @@ class QATLoRALinear(LoRALinear):
         if lora_linear.bias is not None:
             raise ValueError("Bias is not supported in QAT + LoRA yet: build the layer with use_bias=False")
         if lora_linear._quantize_base:
-            raise ValueError("quantize_base is not compatible with QAT + LoRA: build the layer with quantize_base=False")
+            raise ValueError(
+                "quantize_base is not compatible with QAT + LoRA: build the layer with quantize_base=False"
+            )
         with torch.device("meta"):
             new = cls(
                 lora_linear.in_dim,

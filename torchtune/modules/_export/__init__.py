@@ -1,0 +1,1 @@
+"""Modules in forms that ``torch.export`` can trace."""

@@ -1,0 +1,73 @@
+"""Mixture of experts: each token goes through the experts that its router chose."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class TokenChoiceTopKRouter(nn.Module):
+    """Each token chooses the experts with the highest scores; the sigmoid of a score weights the token (Llama 4).
+
+    Args:
+        gate (nn.Module): ``dim -> num_experts``.
+        dim (int): size of a token's vector.
+        num_experts (int): number of experts.
+        experts_per_token (int): how many each token chooses.
+    """
+
+    def __init__(self, *, gate: nn.Module, dim: int, num_experts: int, experts_per_token: int) -> None:
+        super().__init__()
+        self.gate = gate
+        self.dim = dim
+        self.num_experts = num_experts
+        self.experts_per_token = experts_per_token
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose experts.
+
+        Args:
+            x (Tensor): tokens ``[n, dim]``.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: for the ``n * experts_per_token`` choices in the order of their experts, the
+            weight and the index of the token, and how many choices each expert got, ``[num_experts]``.
+        """
+        scores, experts = self.gate(x).topk(self.experts_per_token, dim=1)
+        weights = torch.sigmoid(scores.float()).to(x.dtype).view(-1)
+        experts = experts.view(-1)
+        order = experts.argsort(stable=True)
+        counts = torch.zeros(self.num_experts, dtype=torch.int64, device=x.device)
+        counts.scatter_add_(0, experts, torch.ones_like(experts))
+        return weights[order], order // self.experts_per_token, counts
+
+
+class MoE(nn.Module):
+    """Mixture of experts, and one that every token goes through (Llama 4, DeepSeekMoE https://arxiv.org/abs/2401.06066).
+
+    Args:
+        experts (nn.Module): such as :class:`~torchtune.modules.moe.GroupedExperts`.
+        router (nn.Module): such as :class:`TokenChoiceTopKRouter`.
+        shared_expert (nn.Module | None): a feed-forward layer for every token.
+    """
+
+    def __init__(self, *, experts: nn.Module, router: nn.Module, shared_expert: nn.Module | None = None) -> None:
+        super().__init__()
+        self.experts = experts
+        self.router = router
+        self.shared_expert = shared_expert
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the chosen experts, and the shared one.
+
+        Args:
+            x (Tensor): ``[b, s, d]``.
+
+        Returns:
+            Tensor: ``[b, s, d]``.
+        """
+        tokens = x.reshape(-1, x.shape[-1])
+        weights, indexes, counts = self.router(tokens)
+        chosen = self.experts(tokens[indexes] * weights.unsqueeze(1), counts)
+        shared = self.shared_expert(tokens) if self.shared_expert is not None else torch.zeros_like(tokens)
+        return shared.index_add(0, indexes, chosen.to(shared.dtype)).view(x.shape)
