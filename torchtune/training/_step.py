@@ -15,8 +15,8 @@ def count_loss_tokens(labels: torch.Tensor, ignore_index: int = -100) -> torch.T
     """Number of labels that are trained, as a tensor on their device.
 
     Args:
-        labels: ``[b, s]``.
-        ignore_index: label of what isn't.
+        labels: ``[b, s]``, as the loss gets them: label ``i`` is the token after token ``i``.
+        ignore_index: label of what isn't trained.
     """
     return (labels != ignore_index).sum()
 

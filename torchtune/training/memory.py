@@ -8,7 +8,10 @@ from typing import Any, Callable, Union  # noqa: UP035 (the recorded alias below
 
 import torch
 from torch import nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    _CHECKPOINT_PREFIX,
+    apply_activation_checkpointing,
+)
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -73,8 +76,9 @@ class OptimizerInBackwardWrapper:
         return next(iter(self.optim_map.values())).param_groups[0][key]
 
     def set_lr_scheduler(self, lr_scheduler: LRScheduler) -> None:
-        """Follow a schedule that was made for one of the optimizers."""
+        """Follow a schedule that was made for one of the optimizers, from its present rate on."""
         self.lr_scheduler = lr_scheduler
+        self._spread_lr()
 
     def step_lr_scheduler(self, epoch: int | None = None) -> None:
         """Step the schedule and give its rate to every optimizer.
@@ -88,6 +92,9 @@ class OptimizerInBackwardWrapper:
             self.lr_scheduler.step()
         else:
             self.lr_scheduler.step(epoch)
+        self._spread_lr()
+
+    def _spread_lr(self) -> None:
         rate = self.get_last_lr()
         for optimizer in self.optim_map.values():
             for group in optimizer.param_groups:
@@ -149,7 +156,11 @@ def create_optim_in_bwd_wrapper(
         model: the model; its names are used.
         optim_dict: optimizer by parameter, for every trainable one.
     """
-    return OptimizerInBackwardWrapper({name: optim_dict[p] for name, p in model.named_parameters() if p.requires_grad})
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    # Names are those of state dicts, whether activations are checkpointed or not.
+    return OptimizerInBackwardWrapper(
+        {name.replace(_CHECKPOINT_PREFIX, ""): optim_dict[p] for name, p in trained.items()}
+    )
 
 
 def register_optim_in_bwd_hooks(model: nn.Module, optim_dict: dict[nn.Parameter, Optimizer]) -> None:

@@ -178,9 +178,9 @@ class DiskLogger(_Logger):
     """
 
     def __init__(self, log_dir: str, output_fmt: str = "txt", filename: str | None = None, **kwargs: Any) -> None:
-        super().__init__()
         if output_fmt not in ("txt", "jsonl"):
             raise ValueError(f"metric_logger.output_fmt is {output_fmt!r}; expected 'txt' or 'jsonl'")
+        super().__init__()
         self.log_dir = Path(log_dir)
         self.output_fmt = output_fmt
         self._file_name = self.log_dir / (filename or f"log_{int(time.time())}.{output_fmt}")
@@ -257,8 +257,8 @@ class WandBLogger(_Logger):
         log_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
         self._wandb = _require("wandb", "wandb")
+        super().__init__()
         if not self._active:
             return
         if log_dir is not None:
@@ -301,10 +301,10 @@ class TensorBoardLogger(_Logger):
     """
 
     def __init__(self, log_dir: str, organize_logs: bool = True, **kwargs: Any) -> None:
-        super().__init__()
+        writer = _require("torch.utils.tensorboard", "tensorboard").SummaryWriter
         self._writer: Any = None
+        super().__init__()
         if self._active:
-            writer = _require("torch.utils.tensorboard", "tensorboard").SummaryWriter
             self.log_dir = os.path.join(log_dir, f"run_{self.rank}_{time.time()}") if organize_logs else log_dir
             self._writer = writer(log_dir=self.log_dir)
 
@@ -351,8 +351,8 @@ class CometLogger(_Logger):
         log_code: bool = True,
         **kwargs: dict[str, Any],
     ) -> None:
-        super().__init__()
         comet = _require("comet_ml", "comet-ml")
+        super().__init__()
         self._log_code = log_code
         self.experiment: Any = None
         if self._active:
@@ -397,8 +397,8 @@ class MLFlowLogger(_Logger):
         run_id: str | None = None,
         run_name: str | None = None,
     ) -> None:
-        super().__init__()
         self._mlflow = _require("mlflow", "mlflow")
+        super().__init__()
         if not self._active:
             return
         if uri := tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
@@ -433,8 +433,8 @@ class TrackioLogger(_Logger):
     """
 
     def __init__(self, project: str = "torchtune", name: str | None = None, **kwargs: Any) -> None:
-        super().__init__()
         self._trackio = _require("trackio", "trackio")
+        super().__init__()
         if self._active:
             self._run = self._trackio.init(project=project, name=name, **kwargs)
 
