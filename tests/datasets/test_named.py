@@ -123,18 +123,21 @@ def test_preference_labels_are_not_shifted(tokenizer: Any, write_rows: Callable[
     assert trained[0]["chosen_labels"] == [-100, 81, 99, 1]
 
 
-def test_preference_rows_with_tools_are_validated_and_written(tokenizer: Any, write_rows: Callable[..., str]) -> None:
-    def row(name: str) -> dict[str, Any]:
-        call = {"type": "function", "function": {"name": name, "arguments": {"x": 1}}}
-        ask = {"role": "user", "content": "Q"}
-        return {
-            "chosen": [ask, {"role": "assistant", "tool_calls": [call]}],
-            "rejected": [ask, {"role": "assistant", "content": "no"}],
-            "tools": [{"type": "function", "function": {"name": "f"}}],
-        }
+def test_chosen_calls_are_validated_and_rejected_ones_may_be_of_unknown_tools(
+    tokenizer: Any, write_rows: Callable[..., str]
+) -> None:
+    def row(chosen: str, rejected: str) -> dict[str, Any]:
+        def answer(name: str) -> list[dict[str, Any]]:
+            call = {"type": "function", "function": {"name": name, "arguments": {"x": 1}}}
+            return [{"role": "user", "content": "Q"}, {"role": "assistant", "tool_calls": [call]}]
 
-    ds = preference_dataset(tokenizer, source=write_rows([row("f"), row("g")]))
-    assert '"tools"' not in words(ds[0]["chosen_input_ids"]) and '"name": "f"' in words(ds[0]["rejected_input_ids"])
+        tools = [{"type": "function", "function": {"name": "f", "description": "D"}}]
+        return {"chosen": answer(chosen), "rejected": answer(rejected), "tools": tools}
+
+    ds = preference_dataset(tokenizer, source=write_rows([row("f", "g"), row("g", "f")]))
+    for key, name in (("chosen", "f"), ("rejected", "g")):
+        text = words(ds[0][f"{key}_input_ids"])
+        assert '"description": "D"' in text and f'"name": "{name}", "arguments"' in text
     with pytest.raises(ValueError, match=r"row 2 of rows.jsonl: .*'g'"):
         ds[1]
 

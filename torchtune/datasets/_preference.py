@@ -73,9 +73,10 @@ class PreferenceDataset(Dataset):
         result = {}
         for key in ("chosen", "rejected"):
             messages: list[Message] = row[key]
-            # Plain preference data was never checked, and some of it (two user turns in a row) would not pass.
+            # Plain preference data was never checked, and some of it (two user turns in a row) would not pass. A rejected
+            # answer may well be rejected for calling a tool that does not exist.
             if tools or any(message.tool_calls for message in messages):
-                validate_messages(messages, tools)
+                validate_messages(messages, tools if key == "chosen" else None)
             ids, mask = self._tokenizer.tokenize_messages(messages, **({"tools": tools} if tools else {}))
             result[f"{key}_input_ids"] = ids
             result[f"{key}_labels"] = [

@@ -265,7 +265,7 @@ class ToolCallScores:
 
 #: What the table says about each measure, and whether more of it is better.
 _LABELS = {
-    "accuracy": ("All cases right", True),
+    "accuracy": ("Cases right (text is not judged)", True),
     "exact_match": ("Calls right: names and arguments", True),
     "name_match": ("Calls right: names", True),
     "missed": ("No call where one is needed", False),
