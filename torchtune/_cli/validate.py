@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from torchtune import _recipe_registry as registry
@@ -50,8 +51,10 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     try:
         cfg = OmegaConf.load(file)
         remember_source(cfg, str(args.config))
-        if keys:
-            check_keys(cfg, keys)  # type: ignore[arg-type]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            check_keys(cfg, keys or map(str, cfg))  # type: ignore[arg-type]
+        sys.stderr.writelines(f"warning: {warning.message}\n" for warning in caught)
         validate(cfg)  # type: ignore[arg-type]
     except ConfigError as error:
         parser.error(str(error))

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torchtune.config._errors import ConfigError, InstantiationError, Where, describe, where_of
 from torchtune.config._instantiate import argument_problems, resolve_component
 from torchtune.config._utils import _has_component
+from torchtune.utils._logging import process_rank
 from torchtune.utils._text import nearest
 
 _INTERPOLATION = re.compile(r"\$\{([^${}:]+)\}")
@@ -68,7 +69,7 @@ def _components(node: Any, where: Where) -> Iterator[tuple[Where, dict[str, Any]
 
 
 def check_keys(cfg: DictConfig, known_keys: Iterable[str], *, strict: bool | None = None) -> list[str]:
-    """Tells of config keys that the recipe does not read, most often misspelled.
+    """Warns, on rank zero, of config keys that the recipe does not read, most often misspelled.
 
     Arguments of components are not looked at (their signatures are checked by :func:`validate` and when they are
     built), and neither are keys that an interpolation such as ``${model_dir}`` uses.
@@ -97,7 +98,7 @@ def check_keys(cfg: DictConfig, known_keys: Iterable[str], *, strict: bool | Non
         problems.append(ValueError(where.prefix(message)))
     if strict and problems:
         raise ConfigError(problems)
-    for problem in problems:
+    for problem in problems if process_rank() == 0 else ():
         warnings.warn(str(problem), stacklevel=2)
     return unknown
 
