@@ -7,8 +7,8 @@ parts), and where there are any ``tool_calls`` (as dicts), ``tool_call_id``, ``n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from torchtune.data._tool_calls import read_call, read_calls, split_hermes_calls, split_hermes_results
 
@@ -53,31 +53,73 @@ def read_turns(messages: Any, *, column: str = "messages", parse_text_calls: boo
     Raises:
         ValueError: if something cannot be read; names the index of the message.
     """
+    turns, _, errors = collect_turns(messages, column=column, parse_text_calls=parse_text_calls)
+    if errors:
+        raise errors[0][1]
+    return [turn for turn in turns if turn is not None]
+
+
+class Place(NamedTuple):
+    """Where a turn stands in the row: the index of its message, and for each of its calls that of the call's message."""
+
+    message: int
+    calls: list[int]
+
+
+def collect_turns(
+    messages: Any, *, column: str = "messages", parse_text_calls: bool = False, unread: Collection[int] = ()
+) -> tuple[list[dict[str, Any] | None], list[Place], list[tuple[int, ValueError]]]:
+    """The turns of a conversation as :func:`read_turns` gives them, where they stand, and all that cannot be read.
+
+    Args:
+        messages: as for :func:`read_turns`.
+        column: likewise.
+        parse_text_calls: likewise.
+        unread: indexes of messages that are not to be read.
+
+    Returns:
+        The turns, None for a message that is not read; their places; the errors with the indexes of their messages.
+
+    Raises:
+        ValueError: if ``messages`` is no list.
+    """
     if not isinstance(messages, Sequence) or isinstance(messages, str):
         raise ValueError(f"Column {column!r} must be a list of messages, but found {_found(messages)}")
     if messages and all(isinstance(item, (list, tuple)) for item in messages):
         messages = [message for item in messages for message in item]
-    turns: list[dict[str, Any]] = []
+    turns: list[dict[str, Any] | None] = []
+    places: list[Place] = []
+    errors: list[tuple[int, ValueError]] = []
     joinable = False
     for index, message in enumerate(messages):
-        where = f"message {index} of column {column!r}"
-        if not isinstance(message, Mapping):
-            raise ValueError(f"{where} must be an object with a role and content, but found {_found(message)}")
-        speaker = _speaker(message, where)
-        if speaker in CALL_ROLES:
-            turn = _call_turn(message, where)
-            if joinable and _joins(turns[-1], turn):
-                turns[-1].setdefault("tool_calls", []).extend(turn["tool_calls"])
-                continue
-        else:
-            turn = _turn(message, ROLES[speaker], where)
-            if parse_text_calls:
-                turns.extend(_hermes(turn, where))
-                joinable = turns[-1]["role"] == "assistant"
-                continue
-        turns.append(turn)
-        joinable = turn["role"] == "assistant" and ("tool_calls" not in turn or speaker in CALL_ROLES)
-    return turns
+        try:
+            read = [] if index in unread else _read(message, f"message {index} of column {column!r}", parse_text_calls)
+        except ValueError as error:
+            errors.append((index, error))
+            read = []
+        is_call = bool(read) and _speaker(message, "") in CALL_ROLES
+        before = turns[-1] if turns else None
+        if is_call and joinable and before is not None and _joins(before, read[0]):
+            before.setdefault("tool_calls", []).extend(read[0]["tool_calls"])
+            places[-1].calls.extend(index for _ in read[0]["tool_calls"])
+            continue
+        for turn in read or [None]:
+            turns.append(turn)
+            places.append(Place(index, [index for _ in (turn or {}).get("tool_calls", ())]))
+        goes_on = is_call or parse_text_calls or bool(read and "tool_calls" not in read[-1])
+        joinable = bool(read) and read[-1]["role"] == "assistant" and goes_on
+    return turns, places, errors
+
+
+def _read(message: Any, where: str, parse_text_calls: bool) -> list[dict[str, Any]]:
+    """The turns that one message is: one, or with Hermes-style text one for each result."""
+    if not isinstance(message, Mapping):
+        raise ValueError(f"{where} must be an object with a role and content, but found {_found(message)}")
+    speaker = _speaker(message, where)
+    if speaker in CALL_ROLES:
+        return [_call_turn(message, where)]
+    turn = _turn(message, ROLES[speaker], where)
+    return _hermes(turn, where) if parse_text_calls else [turn]
 
 
 def _found(value: Any) -> str:
