@@ -233,6 +233,19 @@ class TestValidate:
         last = capsys.readouterr().err.splitlines()[-1]
         assert last == f"FileNotFoundError: [Errno 2] No such file or directory: '{Path.cwd()}/absent.yaml'"
 
+    @pytest.mark.parametrize(("text", "status", "message"), [("a: [1\nb: 2", 1, "line 2"), ("[1, 2]", 2, "no keys")])
+    def test_what_is_no_config(
+        self,
+        text: str,
+        status: int,
+        message: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        Path("c.yaml").write_text(text)
+        assert tune(monkeypatch, "validate", "c.yaml") == status
+        assert message in capsys.readouterr().err
+
     def test_keys_are_checked_against_a_recipe(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

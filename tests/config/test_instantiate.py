@@ -114,7 +114,7 @@ def test_an_import_error_inside_a_module_is_told_as_such(tmp_path, monkeypatch) 
 def test_errors_name_file_and_key() -> None:
     cfg = OmegaConf.create({"a": {"model": {"_component_": "fractions.Fraction", "numerater": 1}}, "b": {"c": 1}})
     remember_source(cfg, "my.yaml")
-    with pytest.raises(TypeError, match=r"config key 'a.model' in my.yaml: .*'numerater' Did you mean 'numerator'\?"):
+    with pytest.raises(TypeError, match=r"config key 'a.model' in my.yaml: .*'numerater'. Did you mean 'numerator'\?"):
         instantiate(cfg.a.model)
     with pytest.raises(InstantiationError, match=r"config key 'b' in my.yaml: Cannot instantiate specified object"):
         instantiate(cfg.b)

@@ -42,7 +42,8 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     file = args.config if args.config.is_file() or known is None else known
     keys = _declared_keys(name, args.recipe, parser)
 
-    from omegaconf import OmegaConf
+    import yaml
+    from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from torchtune.config import ConfigError, InstantiationError, check_keys, validate
@@ -50,15 +51,17 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
     try:
         cfg = OmegaConf.load(file)
+        if not isinstance(cfg, DictConfig):
+            parser.error(f"{args.config} holds no keys with values")
         remember_source(cfg, str(args.config))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            check_keys(cfg, keys or map(str, cfg))  # type: ignore[arg-type]
+            check_keys(cfg, keys or map(str, cfg))
         sys.stderr.writelines(f"warning: {warning.message}\n" for warning in caught)
-        validate(cfg)  # type: ignore[arg-type]
+        validate(cfg)
     except ConfigError as error:
         parser.error(str(error))
-    except (InstantiationError, OmegaConfBaseException, OSError) as error:
+    except (InstantiationError, OmegaConfBaseException, yaml.YAMLError, OSError) as error:
         also = getattr(error, "also", "")
         sys.stderr.write(f"{also}\n" * bool(also) + f"{describe(error)}\n")
         sys.exit(1)

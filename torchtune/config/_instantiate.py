@@ -116,7 +116,11 @@ def argument_problems(
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     unknown = [] if takes_any else [k for k in kwargs if k not in named]
-    problems = [f"{name} got an unexpected keyword argument '{k}'{nearest(k, named)}" for k in unknown]
+    hints = [nearest(k, named) for k in unknown]
+    problems = [
+        f"{name} got an unexpected keyword argument '{k}'" + (f".{hint}" if hint else "")
+        for k, hint in zip(unknown, hints)
+    ]
     if not problems:
         try:
             (signature.bind_partial if partial else signature.bind)(*args, **kwargs)
