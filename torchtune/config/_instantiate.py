@@ -119,7 +119,7 @@ def argument_problems(
     hints = [nearest(k, named) for k in unknown]
     problems = [
         f"{name} got an unexpected keyword argument '{k}'" + (f".{hint}" if hint else "")
-        for k, hint in zip(unknown, hints)
+        for k, hint in zip(unknown, hints, strict=True)
     ]
     if not problems:
         try:
