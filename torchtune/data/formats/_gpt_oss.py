@@ -150,7 +150,7 @@ class GptOss(ChatFormat):
             text = source.rest(body + len("<|message|>"), end if end >= 0 else None)
             recipient = _RECIPIENT.search(header)
             if recipient:
-                self._read_call(recipient[1], text, source, draft)
+                self._read_call(recipient[1], text, source.rest(at, end if end >= 0 else None), draft)
             elif "<|channel|>analysis" in header:
                 draft.reasoning = text if draft.reasoning is None else f"{draft.reasoning}\n{text}"
             else:
@@ -161,14 +161,14 @@ class GptOss(ChatFormat):
             at = end + len("<|end|>") if closing == "<|end|>" else end
         return draft.done(source)
 
-    def _read_call(self, name: str, text: str, source: Source, draft: Draft) -> None:
+    def _read_call(self, name: str, text: str, emitted: str, draft: Draft) -> None:
         try:
             value, end = decode_json(text, len(text) - len(text.lstrip()))
             if text[end:].strip():
                 raise BadCall(f"expected nothing after the arguments, found {text[end:].strip()[:30]!r}")
             draft.calls.append(call_from({"name": name, "arguments": value}))
         except BadCall as error:
-            draft.unparsed.append(UnparsedCall(f" to=functions.{name}{text}", str(error)))
+            draft.unparsed.append(UnparsedCall(emitted, str(error)))
 
 
 def describe(function: dict[str, Any]) -> str:

@@ -374,11 +374,13 @@ def _run_of_calls(text: str, at: int) -> tuple[list[ToolCall], UnparsedCall | No
     end = at
     while _CALL_START.match(text, at):
         try:
-            value, end = decode_json(text, at)
+            value, after = decode_json(text, at)
+            if not {"parameters", "arguments"} & set(value):
+                break
             calls.append(call_from(value, ("parameters", "arguments")))
         except BadCall as error:
             return calls, UnparsedCall(text[at:], str(error)), len(text)
-        at = end
+        at = end = after
         while at < len(text) and text[at] in " \t\r\n;":
             at += 1
     return calls, None, len(text) if at == len(text) else end
