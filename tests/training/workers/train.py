@@ -1,11 +1,13 @@
-"""A small training run: ``train.py base=DIR out=DIR [option=value ...]``. Writes the loss of each step to a file."""
+"""A small training run, with options such as ``kind=lora``. Writes the loss of each step to a file.
+
+Run by ``runpy.run_path`` with ``ARGUMENTS`` and ``ENV``, in a process of its own.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +26,10 @@ EPOCHS, STEPS_PER_EPOCH, ROWS = 2, 5, 42
 options = {
     "kind": "full", "batch_size": "4", "kill_at": "0", "resume": "0", "adapter_only": "0", "in_backward": "0",
     "asynchronous": "0", "log": "losses",
-    **dict(argument.split("=", 1) for argument in sys.argv[1:]),
+    **dict(argument.split("=", 1) for argument in ARGUMENTS),  # noqa: F821
 }  # fmt: skip
+os.environ.update(ENV)  # noqa: F821
+torch.set_num_threads(1)
 device = torch.device("cpu")
 
 
