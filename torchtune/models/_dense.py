@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
+import torch
 from torch import nn
 
 from torchtune.modules import (
@@ -68,6 +69,8 @@ class DecoderSpec:
         embedding (Callable[[int, int], nn.Embedding]): token embedding.
         attention (Mapping[str, Any]): further arguments of the attention layers.
         mask_mod (Callable[[int], Callable | None] | None): from a layer's index, its change of the mask.
+        wrap_layer (Callable[[int, nn.Module], nn.Module] | None): from a layer's index and the layer, what stands in its
+            place.
         post_norms (bool): norms after attention and after the feed-forward layer too (Gemma 2).
         tie_word_embeddings (bool): the output layer uses the embedding's weights.
         output_wrapper (Callable | None): put around the output layer.
@@ -94,6 +97,7 @@ class DecoderSpec:
     embedding: Callable[[int, int], nn.Embedding] = nn.Embedding
     attention: Mapping[str, Any] = field(default_factory=dict)
     mask_mod: Callable[[int], Callable[..., Any] | None] | None = None
+    wrap_layer: Callable[[int, nn.Module], nn.Module] | None = None
     post_norms: bool = False
     tie_word_embeddings: bool = False
     output_wrapper: Callable[[Any], Any] | None = None
@@ -273,8 +277,9 @@ def dense_decoder(spec: DecoderSpec, adapter: Adapter = NO_ADAPTER) -> Transform
     norm = partial(spec.norm, spec.embed_dim, eps=spec.norm_eps)
     rope = spec.rope(dim=spec.head_size, max_seq_len=spec.max_seq_len)
     tok_embeddings = spec.embedding(spec.vocab_size, spec.embed_dim)
-    layers = nn.ModuleList(
-        TransformerSelfAttentionLayer(
+
+    def layer(index: int) -> nn.Module:
+        built = TransformerSelfAttentionLayer(
             attn=self_attention(spec, adapter, rope),
             mlp=feed_forward(spec, adapter),
             sa_norm=norm(),
@@ -283,8 +288,9 @@ def dense_decoder(spec: DecoderSpec, adapter: Adapter = NO_ADAPTER) -> Transform
             mlp_scale=norm() if spec.post_norms else None,
             mask_mod=spec.mask_mod(index) if spec.mask_mod else None,
         )
-        for index in range(spec.num_layers)
-    )
+        return spec.wrap_layer(index, built) if spec.wrap_layer else built
+
+    layers = nn.ModuleList(layer(index) for index in range(spec.num_layers))
     output: Any = (
         TiedLinear(tok_embeddings)
         if spec.tie_word_embeddings
@@ -300,9 +306,17 @@ def dense_decoder(spec: DecoderSpec, adapter: Adapter = NO_ADAPTER) -> Transform
         output=spec.output_wrapper(output) if spec.output_wrapper else output,
     )
     if adapter.quantize_base:
-        # A state dict holds the base weights dequantized, in the dtype of the rest, one tensor at a time on the CPU.
-        dtype = tok_embeddings.weight.dtype
-        model._register_state_dict_hook(
-            partial(reparametrize_as_dtype_state_dict_post_hook, dtype=dtype, offload_to_cpu=True)
-        )
+        dequantize_state_dict(model, next(tok_embeddings.parameters()).dtype)
     return model
+
+
+def dequantize_state_dict(model: nn.Module, dtype: torch.dtype) -> None:
+    """Let a quantized model's state dict hold plain weights, converted one tensor at a time on the CPU.
+
+    Args:
+        model (nn.Module): the model.
+        dtype (torch.dtype): of the weights in the state dict.
+    """
+    model._register_state_dict_hook(
+        partial(reparametrize_as_dtype_state_dict_post_hook, dtype=dtype, offload_to_cpu=True)
+    )

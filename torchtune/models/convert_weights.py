@@ -111,8 +111,8 @@ def _reorder_rows(tensor: torch.Tensor, key: str, sizes: HeadSizes, to_tune: boo
 
 
 def _short(key: str) -> str:
-    """``layers.3.attn.q_proj.weight`` -> ``attn.q_proj``."""
-    return re.sub(r"^layers\.\d+\.", "", key).rsplit(".", 1)[0]
+    """``layers.3.attn.q_proj.weight`` -> ``attn.q_proj``; what comes before ``layers`` stays."""
+    return re.sub(r"layers\.\d+\.", "", key, count=1).rsplit(".", 1)[0]
 
 
 def _split_sizes(parts: Sequence[str], rows: int, sizes: HeadSizes | None) -> list[int]:

@@ -148,6 +148,7 @@ def clip_vision_encoder(
     use_tile_pos_embed: bool = True,
     *,
     adapter: Adapter = NO_ADAPTER,
+    vision_transformer: type[VisionTransformer] = VisionTransformer,
 ) -> VisionTransformer:
     """Build CLIP's image encoder, for images cut into tiles.
 
@@ -168,6 +169,7 @@ def clip_vision_encoder(
         append_cls_token (bool): put the CLS token last, not first.
         use_tile_pos_embed (bool): learned embeddings of tiles.
         adapter (Adapter): which linear layers are adapted or quantized.
+        vision_transformer (type[VisionTransformer]): what to build.
 
     Returns:
         VisionTransformer: images ``[b, n, t, c, w, h]`` to tokens, or to CLS vectors.
@@ -183,7 +185,7 @@ def clip_vision_encoder(
         VisionRotaryPositionalEmbeddings(
             patch_size=patch_size,
             tile_size=tile_size,
-            dim=embed_dim // num_heads // 2,
+            dim=embed_dim // num_heads,
             base=10_000,
             append_cls_token=append_cls_token,
         )
@@ -192,11 +194,9 @@ def clip_vision_encoder(
     )
     tiled = max_num_tiles > 1
     with_tiles = tiled and use_tile_pos_embed
-    return VisionTransformer(
+    return vision_transformer(
         num_layers=num_layers,
-        layer=nn.ModuleList(
-            vision_layer(embed_dim, num_heads, activation, attn_bias, adapter, rope) for _ in range(num_layers)
-        ),
+        layer=vision_layer(embed_dim, num_heads, activation, attn_bias, adapter, rope),
         token_pos_embedding=(
             TiledTokenPositionalEmbedding(max_num_tiles, embed_dim, tile_size, patch_size)
             if tiled

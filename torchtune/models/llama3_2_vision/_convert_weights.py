@@ -1,0 +1,334 @@
+"""Weights of Llama 3.2 Vision.
+
+Hugging Face counts a layer of cross-attention as a layer of its own; here it is the ``fusion_layer`` of the next layer of
+self-attention. Hugging Face holds the embeddings of tiles by aspect ratio, here (and with Meta) they are a grid of places.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from torchtune.models._key_maps import KeyMap
+from torchtune.models.convert_weights import HeadSizes, StateDict, convert_from_tune, convert_to_tune
+
+ASPECT_RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
+_CLIP = "encoder.clip."
+_SELF = {
+    "self_attn.q_proj.weight": "attn.q_proj.weight",
+    "self_attn.k_proj.weight": "attn.k_proj.weight",
+    "self_attn.v_proj.weight": "attn.v_proj.weight",
+    "self_attn.o_proj.weight": "attn.output_proj.weight",
+    "mlp.gate_proj.weight": "mlp.w1.weight",
+    "mlp.down_proj.weight": "mlp.w2.weight",
+    "mlp.up_proj.weight": "mlp.w3.weight",
+    "input_layernorm.weight": "sa_norm.scale",
+    "post_attention_layernorm.weight": "mlp_norm.scale",
+}
+_CROSS = {
+    **{key.replace("self_attn", "cross_attn"): ours for key, ours in _SELF.items()},
+    "input_layernorm.weight": "ca_norm.scale",
+    "cross_attn.q_norm.weight": "attn.q_norm.scale",
+    "cross_attn.k_norm.weight": "attn.k_norm.scale",
+    "cross_attn_attn_gate": "ca_scale.scale",
+    "cross_attn_mlp_gate": "mlp_scale.scale",
+}
+_TEXT_TOP = {
+    "language_model.model.embed_tokens.weight": "decoder.tok_embeddings.weight",
+    "language_model.model.norm.weight": "decoder.norm.scale",
+    "language_model.lm_head.weight": "decoder.output.weight",
+}
+_VISION_TOP = {
+    "gated_positional_embedding.embedding": "token_pos_embedding.local_token_positional_embedding",
+    "gated_positional_embedding.tile_embedding.weight": "token_pos_embedding.global_token_positional_embedding",
+    "gated_positional_embedding.gate": "token_pos_embedding.gate",
+    "layernorm_pre.weight": "ln_pre.weight",
+    "layernorm_pre.bias": "ln_pre.bias",
+    "layernorm_post.weight": "ln_post.weight",
+    "layernorm_post.bias": "ln_post.bias",
+    "pre_tile_positional_embedding.embedding.weight": "pre_tile_pos_embed.embedding",
+    "pre_tile_positional_embedding.gate": "pre_tile_pos_embed.gate",
+    "post_tile_positional_embedding.embedding.weight": "post_tile_pos_embed.embedding",
+    "post_tile_positional_embedding.gate": "post_tile_pos_embed.gate",
+    "class_embedding": "cls_token_embedding.weight",
+    "patch_embedding.weight": "conv.weight",
+}
+_VISION_LAYER = {
+    **{f"self_attn.{p}_proj.weight": f"attn.{p}_proj.weight" for p in "qkv"},
+    "self_attn.o_proj.weight": "attn.output_proj.weight",
+    **{f"mlp.fc{n}.{kind}": f"mlp.w{n}.{kind}" for n in (1, 2) for kind in ("weight", "bias")},
+    **{f"input_layernorm.{kind}": f"sa_norm.{kind}" for kind in ("weight", "bias")},
+    **{f"post_attention_layernorm.{kind}": f"mlp_norm.{kind}" for kind in ("weight", "bias")},
+}
+_GATES = {"gate_attn": "sa_scale.scale", "gate_ffn": "mlp_scale.scale"}
+_PROJECTOR = {f"multi_modal_projector.{kind}": f"encoder.projection.output.{kind}" for kind in ("weight", "bias")}
+# Our tensors that are a grid of tiles: [tiles, tiles, n, d].
+_GRIDS = tuple(
+    _CLIP + ours
+    for ours in _VISION_TOP.values()
+    if ours.endswith(("embed.embedding", "global_token_positional_embedding"))
+)
+_TOKENS, _FUSION_TOKENS = "decoder.tok_embeddings.weight", "decoder.tok_embeddings.fusion_embedding.weight"
+
+
+def _hf_map(num_layers: int, cross_attention_layers: Sequence[int]) -> KeyMap:
+    """The key map of a model with ``num_layers`` layers by Hugging Face's count."""
+    pairs: dict[str, str] = {**_TEXT_TOP, **_PROJECTOR}
+    passed = 0
+    for layer in range(num_layers):
+        cross = layer in cross_attention_layers
+        ours = f"decoder.layers.{layer - passed}." + ("fusion_layer." if cross else "")
+        pairs |= {f"language_model.model.layers.{layer}.{k}": ours + v for k, v in (_CROSS if cross else _SELF).items()}
+        passed += cross
+    pairs |= {"vision_model." + k: _CLIP + v for k, v in _VISION_TOP.items()}
+    for theirs, parts, gates in (("transformer", _CLIP, {}), ("global_transformer", "encoder.projection.", _GATES)):
+        table = {**_VISION_LAYER, **gates}
+        pairs |= {f"vision_model.{theirs}.layers.{{}}.{k}": f"{parts}layers.{{}}.{v}" for k, v in table.items()}
+    return KeyMap(
+        "Llama 3.2 Vision",
+        {theirs: (ours,) for theirs, ours in pairs.items()},
+        permuted=frozenset({"decoder.attn.q_proj", "decoder.attn.k_proj"}),
+        ignored=("*rotary_emb.inv_freq",),
+        peft=False,
+    )
+
+
+def _grid_from_ratios(rows: torch.Tensor, grid_size: int, ratios: Sequence[Sequence[int]], dim: int) -> torch.Tensor:
+    """From a row per aspect ratio (the first is padding) to a grid of places; places that no ratio has stay zero."""
+    rows = rows.view(rows.shape[0], grid_size, -1, dim)
+    grid = rows.new_zeros(grid_size, grid_size, rows.shape[2], dim)
+    for index, (height, width) in enumerate(ratios, start=1):
+        grid[:height, :width] = rows[index, : height * width].unflatten(0, (height, width))
+    return grid
+
+
+def _ratios_from_grid(grid: torch.Tensor, ratios: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The inverse of :func:`_grid_from_ratios`."""
+    rows = grid.new_zeros(len(ratios) + 1, grid.shape[0], *grid.shape[2:])
+    for index, (height, width) in enumerate(ratios, start=1):
+        rows[index, : height * width] = grid[:height, :width].flatten(0, 1)
+    return rows.flatten(1)
+
+
+def _old_names(key: str) -> str:
+    """Keys as transformers 5 holds them in memory, by the names of published checkpoints."""
+    if key.startswith("model.language_model."):
+        return "language_model.model." + key.removeprefix("model.language_model.")
+    if key.startswith("lm_head."):
+        return "language_model." + key
+    return key.removeprefix("model.")
+
+
+def _default_cross_layers(num_layers: int) -> list[int]:
+    """Every fifth layer from the fourth: 3, 8, 13, ..."""
+    return list(range(3, num_layers, 5))
+
+
+def llama3_vision_hf_to_tune(
+    state_dict: StateDict,
+    num_heads: int = 32,
+    num_kv_heads: int = 8,
+    dim: int = 4096,
+    head_dim: int | None = None,
+    vocab_size: int = 128_256,
+    cross_attention_layers: Sequence[int] | None = None,
+    encoder_dim: int = 1280,
+    tile_size: int = 448,
+    num_tiles: int = 4,
+    supported_aspect_ratios: Sequence[Sequence[int]] | None = None,
+) -> StateDict:
+    """Convert a Hugging Face Llama 3.2 Vision checkpoint to ours.
+
+    Args:
+        state_dict (StateDict): Hugging Face tensors, all of them.
+        num_heads (int): query heads of the decoder.
+        num_kv_heads (int): key and value heads of the decoder.
+        dim (int): embedding size of the decoder.
+        head_dim (int | None): size of a head; None is ``dim // num_heads``.
+        vocab_size (int): tokens without those added for images.
+        cross_attention_layers (Sequence[int] | None): Hugging Face's numbers of these layers; None is 3, 8, 13, ...
+        encoder_dim (int): embedding size of the image encoder.
+        tile_size (int): not needed.
+        num_tiles (int): most tiles of an image.
+        supported_aspect_ratios (Sequence[Sequence[int]] | None): tiles in height and width, in the config's order; None is
+            that of the released models.
+
+    Returns:
+        StateDict: our tensors.
+    """
+    state_dict = {_old_names(key): value for key, value in state_dict.items()}
+    layers = [int(key.split(".")[3]) for key in state_dict if key.startswith("language_model.model.layers.")]
+    num_layers = 1 + max(layers, default=-1)
+    if cross_attention_layers is None:
+        cross_attention_layers = _default_cross_layers(num_layers)
+    ratios = supported_aspect_ratios or ASPECT_RATIOS
+    key_map = _hf_map(num_layers, cross_attention_layers)
+    converted = convert_to_tune(state_dict, key_map, HeadSizes(num_heads, num_kv_heads, dim, head_dim))
+    if _TOKENS in converted:
+        converted[_TOKENS], converted[_FUSION_TOKENS] = converted[_TOKENS].tensor_split([vocab_size])
+    for key in _GRIDS:
+        if key in converted:
+            converted[key] = _grid_from_ratios(converted[key], num_tiles, ratios, encoder_dim)
+    return converted
+
+
+def llama3_vision_tune_to_hf(
+    state_dict: StateDict,
+    num_heads: int = 32,
+    num_kv_heads: int = 8,
+    dim: int = 4096,
+    head_dim: int | None = None,
+    vocab_size: int = 128_256,
+    cross_attention_layers: Sequence[int] | None = None,
+    encoder_dim: int = 1280,
+    tile_size: int = 448,
+    num_tiles: int = 4,
+    supported_aspect_ratios: Sequence[Sequence[int]] | None = None,
+) -> StateDict:
+    """Convert our Llama 3.2 Vision tensors to a Hugging Face checkpoint; the inverse of :func:`llama3_vision_hf_to_tune`.
+
+    Embeddings of places that no aspect ratio has (such as row 2, column 3 of four tiles) have no place there; no image uses
+    them.
+
+    Args:
+        state_dict (StateDict): our tensors, all of them.
+        num_heads (int): query heads of the decoder.
+        num_kv_heads (int): key and value heads of the decoder.
+        dim (int): embedding size of the decoder.
+        head_dim (int | None): size of a head; None is ``dim // num_heads``.
+        vocab_size (int): not needed.
+        cross_attention_layers (Sequence[int] | None): Hugging Face's numbers of these layers; None is where the fusion layers
+            are.
+        encoder_dim (int): not needed.
+        tile_size (int): not needed.
+        num_tiles (int): not needed.
+        supported_aspect_ratios (Sequence[Sequence[int]] | None): tiles in height and width, in the config's order; None is
+            that of the released models.
+
+    Returns:
+        StateDict: Hugging Face tensors.
+    """
+    state_dict = dict(state_dict)
+    decoder = [key.split(".") for key in state_dict if key.startswith("decoder.layers.")]
+    fused = sorted({int(parts[2]) for parts in decoder if parts[3] == "fusion_layer"})
+    num_layers = 1 + max((int(parts[2]) for parts in decoder), default=-1) + len(fused)
+    if cross_attention_layers is None:
+        cross_attention_layers = [layer + before for before, layer in enumerate(fused)]
+    if _FUSION_TOKENS in state_dict:
+        state_dict[_TOKENS] = torch.cat([state_dict[_TOKENS], state_dict.pop(_FUSION_TOKENS)])
+    for key in _GRIDS:
+        if key in state_dict:
+            state_dict[key] = _ratios_from_grid(state_dict[key], supported_aspect_ratios or ASPECT_RATIOS)
+    key_map = _hf_map(num_layers, cross_attention_layers)
+    return convert_from_tune(state_dict, key_map, HeadSizes(num_heads, num_kv_heads, dim, head_dim))
+
+
+_META_SELF = {
+    "attention_norm.weight": "sa_norm.scale",
+    "attention.wq.weight": "attn.q_proj.weight",
+    "attention.wk.weight": "attn.k_proj.weight",
+    "attention.wv.weight": "attn.v_proj.weight",
+    "attention.wo.weight": "attn.output_proj.weight",
+    "ffn_norm.weight": "mlp_norm.scale",
+    **{f"feed_forward.w{n}.weight": f"mlp.w{n}.weight" for n in (1, 2, 3)},
+}
+_META_CROSS = {
+    **_META_SELF,
+    "attention_norm.weight": "ca_norm.scale",
+    "attention.q_norm.weight": "attn.q_norm.scale",
+    "attention.k_norm.weight": "attn.k_norm.scale",
+    "gate_attn": "ca_scale.scale",
+    "gate_ffwd": "mlp_scale.scale",
+}
+_META_BLOCK = {
+    **{f"attn.w{p}.weight": f"attn.{p}_proj.weight" for p in "qkv"},
+    "attn.wo.weight": "attn.output_proj.weight",
+    **{
+        f"mlp.{n}.{kind}": f"mlp.{w}.{kind}"
+        for n, w in (("c_fc", "w1"), ("c_proj", "w2"))
+        for kind in ("weight", "bias")
+    },
+    **{
+        f"ln_{n}.{kind}": f"{norm}.{kind}"
+        for n, norm in ((1, "sa_norm"), (2, "mlp_norm"))
+        for kind in ("weight", "bias")
+    },
+}
+_META_TOP = {
+    "text_model.tok_embeddings.weight": _TOKENS,
+    "text_model.learnable_embedding.weight": _FUSION_TOKENS,
+    "text_model.norm.weight": "decoder.norm.scale",
+    "text_model.output.weight": "decoder.output.weight",
+    **{f"vision_model.vision_projection.{kind}": f"encoder.projection.output.{kind}" for kind in ("weight", "bias")},
+}
+_META_VISION = {
+    "positional_embedding": "token_pos_embedding.local_token_positional_embedding",
+    "gated_positional_embedding": "token_pos_embedding.global_token_positional_embedding",
+    "gated_positional_embedding_gate": "token_pos_embedding.gate",
+    **{f"{ln}.{kind}": f"{ln}.{kind}" for ln in ("ln_pre", "ln_post") for kind in ("weight", "bias")},
+    **{f"{n}_tile_pos_embed.{v}": f"{n}_tile_pos_embed.{v}" for n in ("pre", "post") for v in ("embedding", "gate")},
+    "class_embedding": "cls_token_embedding.weight",
+    "conv1._linear.weight": "conv.weight",
+}
+
+
+def _meta_map(num_layers: int, num_cross: int) -> KeyMap:
+    """The key map of Meta's checkpoint: cross-attention layers are numbered apart, and sit at the end of each interval."""
+    pairs = {**_META_TOP, **{f"text_model.layers.{{}}.{k}": f"decoder.layers.{{}}.{v}" for k, v in _META_SELF.items()}}
+    for cross in range(num_cross):
+        layer = (cross + 1) * (num_layers // num_cross) - 1
+        ours = f"decoder.layers.{layer}.fusion_layer."
+        pairs |= {f"text_model.cross_attention_layers.{cross}.{k}": ours + v for k, v in _META_CROSS.items()}
+    encoder = "vision_model.vision_encoder."
+    pairs |= {encoder + k: _CLIP + v for k, v in _META_VISION.items()}
+    for theirs, ours, gates in (("transformer", _CLIP, {}), ("global_transformer", "encoder.projection.", _GATES)):
+        table = {**_META_BLOCK, **gates}
+        pairs |= {f"{encoder}{theirs}.resblocks.{{}}.{k}": f"{ours}layers.{{}}.{v}" for k, v in table.items()}
+    return KeyMap(
+        "Llama 3.2 Vision (Meta)",
+        {theirs: (ours,) for theirs, ours in pairs.items()},
+        ignored=("text_model.rope.freqs",),
+        peft=False,
+    )
+
+
+def _count(state_dict: StateDict, prefix: str) -> int:
+    place = prefix.count(".")
+    return 1 + max((int(key.split(".")[place]) for key in state_dict if key.startswith(prefix)), default=-1)
+
+
+def llama3_vision_meta_to_tune(state_dict: StateDict) -> StateDict:
+    """Convert Meta's Llama 3.2 Vision checkpoint to ours.
+
+    Args:
+        state_dict (StateDict): Meta's tensors, all of them.
+
+    Returns:
+        StateDict: our tensors.
+    """
+    crosses = _count(state_dict, "text_model.cross_attention_layers.")
+    converted = convert_to_tune(state_dict, _meta_map(_count(state_dict, "text_model.layers."), crosses))
+    conv = _CLIP + "conv.weight"
+    if conv in converted:  # [d, 3 * p * p]
+        side = math.isqrt(converted[conv].shape[1] // 3)
+        converted[conv] = converted[conv].reshape(-1, 3, side, side)
+    return converted
+
+
+def llama3_vision_tune_to_meta(state_dict: StateDict) -> StateDict:
+    """Convert our Llama 3.2 Vision tensors to Meta's; the inverse of :func:`llama3_vision_meta_to_tune`.
+
+    Args:
+        state_dict (StateDict): our tensors, all of them.
+
+    Returns:
+        StateDict: Meta's tensors.
+    """
+    crosses = len({key.split(".")[2] for key in state_dict if ".fusion_layer." in key})
+    key_map = _meta_map(_count(state_dict, "decoder.layers."), crosses)
+    return {
+        key: value.flatten(1) if key.endswith("conv1._linear.weight") else value
+        for key, value in convert_from_tune(state_dict, key_map).items()
+    }
