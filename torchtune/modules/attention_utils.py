@@ -120,10 +120,11 @@ def _soft_capped_attention(
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float | None, cap: float | None) -> Tensor:
     def bend(score: Tensor, *_: Tensor) -> Tensor:
+        assert cap is not None
         return torch.tanh(score / cap) * cap
 
-    call = flex_attention if torch.compiler.is_compiling() or not q.is_cuda else _compiled_flex_attention()
-    return call(  # type: ignore[return-value]
+    call: Any = flex_attention if torch.compiler.is_compiling() or not q.is_cuda else _compiled_flex_attention()
+    return call(
         q,
         k,
         v,

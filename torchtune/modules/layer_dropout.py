@@ -123,7 +123,7 @@ class ModuleLayerDropoutWrapper(nn.Module):
         """
         return self.module.__getitem__(key)  # type: ignore[operator]
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The layer's state dict.
 
         Args:

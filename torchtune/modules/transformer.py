@@ -279,7 +279,7 @@ class TransformerDecoder(nn.Module):
         if any(isinstance(m, TransformerSelfAttentionLayer) for m in modules):
             self.decoder_max_cache_seq_len = decoder_max_seq_len or self.max_seq_len
         for layer in self.layers:
-            layer.setup_caches(
+            layer.setup_caches(  # type: ignore[operator]
                 batch_size,
                 dtype,
                 encoder_max_seq_len=self.encoder_max_cache_seq_len,
@@ -288,11 +288,11 @@ class TransformerDecoder(nn.Module):
 
     def caches_are_setup(self) -> bool:
         """Whether there are KV caches."""
-        return self.layers[0].caches_are_setup()
+        return self.layers[0].caches_are_setup()  # type: ignore[operator]
 
     def caches_are_enabled(self) -> bool:
         """Whether the KV caches are used; see :func:`~torchtune.modules.disable_kv_cache`."""
-        return self.layers[0].caches_are_enabled()
+        return self.layers[0].caches_are_enabled()  # type: ignore[operator]
 
     def reset_caches(self) -> None:
         """Empty the KV caches.
@@ -303,7 +303,7 @@ class TransformerDecoder(nn.Module):
         if not self.caches_are_setup():
             raise RuntimeError("Key value caches are not setup. Call model.setup_caches first.")
         for layer in self.layers:
-            layer.reset_cache()
+            layer.reset_cache()  # type: ignore[operator]
 
     def chunked_output(self, last_hidden_state: Tensor) -> list[Tensor]:
         """Logits in ``num_output_chunks`` pieces along the sequence.
@@ -378,7 +378,7 @@ class TransformerDecoder(nn.Module):
             raise ValueError("Pass `tokens` or `input_embeds`: both are None")
         self._validate_inputs(given.shape[1], mask, encoder_input, encoder_mask, input_pos)
         h = self.tok_embeddings(tokens) if input_embeds is None else input_embeds
-        hidden = []
+        hidden: list[Any] = []
         for index, layer in enumerate(self.layers):
             if index in self.output_hidden_states:
                 hidden.append(h)
@@ -386,7 +386,7 @@ class TransformerDecoder(nn.Module):
         if len(self.layers) in self.output_hidden_states:
             hidden.append(h)
         output = self.unembed(h)
-        return [*hidden, output] if hidden else output
+        return [*hidden, output] if hidden else output  # type: ignore[list-item]
 
     def unembed(self, h: Tensor) -> Tensor | list[Tensor]:
         """From the last layer's output to what ``forward`` returns.

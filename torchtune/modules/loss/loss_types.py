@@ -22,7 +22,7 @@ class _Loss:
         Returns:
             Any: the loss itself.
         """
-        self.forward = torch.compile(self.forward, *args, **kwargs)  # type: ignore[method-assign, attr-defined]
+        self.forward: Any = torch.compile(self.forward, *args, **kwargs)  # type: ignore[has-type]
         return self
 
     def set_model_output(self, model: nn.Module) -> None:

@@ -40,7 +40,7 @@ class _KeyMismatch(AssertionError, RuntimeError):
 def _adapter_modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
     for name, module in model.named_modules():
         if isinstance(module, AdapterModule):
-            yield name, module
+            yield name, module  # type: ignore[misc]
 
 
 def get_adapter_params(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -178,12 +178,12 @@ def disable_adapter(model: nn.Module) -> Generator[None, None, None]:
     """
     before = [(module, module.disabled) for _, module in _adapter_modules(model) if hasattr(module, "disabled")]
     for module, _ in before:
-        module.disabled = True
+        module.disabled = True  # type: ignore[assignment]
     try:
         yield
     finally:
         for module, disabled in before:
-            module.disabled = disabled
+            module.disabled = disabled  # type: ignore[assignment]
 
 
 def validate_missing_and_unexpected_for_lora(

@@ -27,6 +27,9 @@ class TrainableParams(Enum):
 class _LowRankLinear(nn.Module):
     """Base weight, bias and low-rank factors of LoRA and DoRA layers."""
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(
         self,
         in_dim: int,
@@ -50,7 +53,7 @@ class _LowRankLinear(nn.Module):
         self._quantize_base = quantize_base
         base = nn.Linear(in_dim, out_dim, bias=use_bias)
         weight = nn.Parameter(to_nf4(base.weight, **quantization_kwargs)) if quantize_base else base.weight
-        self.register_parameter("weight", weight)
+        self.weight = weight
         self.register_parameter("bias", base.bias)
         self.disabled = False
         self.dropout = nn.Dropout(p=dropout) if dropout > 0.0 else nn.Identity()
