@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, settings
 ASSETS = Path(__file__).parents[2] / "assets" / "formats"
 
 #: Examples a property: few by default, FORMAT_EXAMPLES=500 for a long run.
-settings.register_profile(
-    "formats",
+PROFILE = settings(
     max_examples=int(os.environ.get("FORMAT_EXAMPLES", "12")),
     deadline=None,
     suppress_health_check=list(HealthCheck),

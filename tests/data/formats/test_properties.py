@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.data.formats._chats import (
@@ -18,10 +18,9 @@ from tests.data.formats._chats import (
     plain_text,
     text_of,
 )
+from tests.data.formats.conftest import PROFILE
 from torchtune.data import Message, ToolCall
 from torchtune.data.formats import ChatFormat, Segment, get_format, list_formats
-
-settings.load_profile("formats")
 
 PLAIN = [name for name in list_formats() if not get_format(name).native_tools]
 FORMATS = [get_format(name) for name in list_formats() if name not in PLAIN]
@@ -53,6 +52,7 @@ def chats_for(fmt: ChatFormat, text: st.SearchStrategy[str] = plain_text) -> st.
 
 
 @every_format
+@PROFILE
 @given(data=st.data())
 def test_parse_inverts_render(fmt: ChatFormat, data: st.DataObject) -> None:
     messages, tools = data.draw(chats_for(fmt, nasty_text))
@@ -68,6 +68,7 @@ def test_parse_inverts_render(fmt: ChatFormat, data: st.DataObject) -> None:
 
 
 @every_format
+@PROFILE
 @given(data=st.data())
 def test_prompt_is_a_prefix_of_the_training_text(fmt: ChatFormat, data: st.DataObject) -> None:
     messages, tools = data.draw(chats_for(fmt))
@@ -88,6 +89,7 @@ def test_prompt_is_a_prefix_of_the_training_text(fmt: ChatFormat, data: st.DataO
 
 
 @every_format
+@PROFILE
 @given(data=st.data())
 def test_text_from_the_data_forges_no_control_token(fmt: ChatFormat, data: st.DataObject) -> None:
     """The control tokens are those of the same conversation with harmless text."""
@@ -112,6 +114,7 @@ def _poison(message: Message, poison: str) -> Message:
 
 
 @every_format
+@PROFILE
 @given(data=st.data())
 def test_nothing_of_a_conversation_is_lost(fmt: ChatFormat, data: st.DataObject) -> None:
     messages, tools = data.draw(chats_for(fmt))
@@ -128,6 +131,7 @@ def test_nothing_of_a_conversation_is_lost(fmt: ChatFormat, data: st.DataObject)
 
 
 @every_format
+@PROFILE
 @given(data=st.data())
 def test_damaged_output_never_raises_and_never_invents_a_call(fmt: ChatFormat, data: st.DataObject) -> None:
     messages, tools = data.draw(chats_for(fmt))
@@ -148,6 +152,7 @@ def test_damaged_output_never_raises_and_never_invents_a_call(fmt: ChatFormat, d
 
 
 @every_format
+@PROFILE
 @given(text=st.one_of(nasty_text, st.text(max_size=60)))
 def test_any_text_can_be_parsed(fmt: ChatFormat, text: str) -> None:
     for output in (text, [Segment(text)], [Segment(token, special=True) for token in fmt.controls]):
@@ -156,6 +161,7 @@ def test_any_text_can_be_parsed(fmt: ChatFormat, text: str) -> None:
 
 
 @every_format
+@PROFILE
 @given(data=st.data())
 def test_every_segment_says_whose_it_is(fmt: ChatFormat, data: st.DataObject) -> None:
     messages, tools = data.draw(chats_for(fmt))
