@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from torchtune._cli import cat, cp, download, ls, run, validate
+from torchtune._cli import cat, cp, data, download, ls, run, validate
 
 # Each adds its parser with `add(subparsers)`, in the order of the help.
 _COMMANDS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (
@@ -15,6 +15,7 @@ _COMMANDS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (
     run.add,
     validate.add,
     cat.add,
+    data.add,
 )
 
 

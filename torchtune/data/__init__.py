@@ -28,6 +28,7 @@ from torchtune.data._transforms import (
 )
 from torchtune.data._utils import format_content_with_images, load_image, truncate
 from torchtune.data._validate import validate_messages
+from torchtune.data.checks import check_rows
 
 if TYPE_CHECKING:
     from torchtune.data._collate import (
@@ -56,6 +57,7 @@ __all__ = [
     "ShareGPTToMessages",
     "SummarizeTemplate",
     "ToolCall",
+    "check_rows",
     "format_content_with_images",
     "left_pad_sequence",
     "load_image",

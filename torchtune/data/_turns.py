@@ -103,7 +103,7 @@ def collect_turns(
             before.setdefault("tool_calls", []).extend(read[0]["tool_calls"])
             places[-1].calls.extend(index for _ in read[0]["tool_calls"])
             continue
-        for turn in read or [None]:
+        for turn in read or (None,):
             turns.append(turn)
             places.append(Place(index, [index for _ in (turn or {}).get("tool_calls", ())]))
         goes_on = is_call or parse_text_calls or bool(read and "tool_calls" not in read[-1])

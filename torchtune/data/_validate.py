@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message
@@ -13,7 +13,8 @@ _RESULT_ROLES = ("tool", "ipython")
 _ROLES = ("system", "user", "assistant", *_RESULT_ROLES)
 
 
-class Problem(NamedTuple):
+@dataclass(frozen=True)
+class Problem:
     """Something wrong with a conversation.
 
     Args:

@@ -1,0 +1,446 @@
+"""One row: all that is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from torchtune.data._arrow import looks_padded, unpad_calls, unpad_tools
+from torchtune.data._flags import set_flags
+from torchtune.data._masking import MaskingStrategy, mask_messages
+from torchtune.data._message import TOOL_ROLES, Message, ToolCall
+from torchtune.data._tool_calls import read_json
+from torchtune.data._tools import read_tools, tool_name
+from torchtune.data._turns import CALL_ROLES, ROLES, Place, collect_turns
+from torchtune.data._validate import iter_problems
+from torchtune.data.checks._model import Model
+from torchtune.data.checks._report import RowError, RowResult
+from torchtune.data.checks._schema import ArgumentChecker
+
+#: Deeper nesting is refused: writing and reading such a value would overflow the stack somewhere on its way.
+MAX_DEPTH = 200
+COLUMNS = {"openai": "messages", "sharegpt": "conversations"}
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_INDEX = re.compile(r"\b(?:message|index) (\d+)\b|\bmessages?\[(\d+)\]")
+_REMOTE = re.compile(r"[a-z0-9]+://|data:")
+_CALL_WORDS = re.compile(r"\bcalls?\b|arguments|JSON")
+#: After one of these the conversation is not one that could be written down, so a format is not asked.
+_STRUCTURAL = frozenset(
+    [
+        *("too_few_messages", "unknown_role", "role_order", "call_without_name", "arguments_not_object", "bad_message"),
+        *("repeated_call_id", "repeated_result_id", "unknown_result_id", "extra_result", "nesting", "bad_tools"),
+        *("missing_image", "encoding"),
+    ]
+)
+
+
+@dataclass
+class Options:
+    """How rows are read and what they are held to; see :func:`check_rows`."""
+
+    style: str = "auto"
+    conversation_column: str | None = None
+    tools_column: str = "tools"
+    tools: Sequence[Mapping[str, Any]] | None = None
+    builtin_tools: Collection[str] = ()
+    parse_text_calls: bool = False
+    max_seq_len: int | None = None
+
+
+@dataclass
+class ReadRow:
+    """A row as it was read: messages (None where one cannot be read), their places, tools, and faults so far."""
+
+    column: str
+    messages: list[Message | None] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    turns: list[dict[str, Any] | None] = field(default_factory=list)
+    tools: list[dict[str, Any]] | None = None
+    errors: list[RowError] = field(default_factory=list)
+
+    @property
+    def whole(self) -> list[Message] | None:
+        """The messages, where all could be read."""
+        read = [message for message in self.messages if message is not None]
+        return read if read and len(read) == len(self.messages) else None
+
+
+class RowChecker:
+    """Checks rows, one by one, each for itself."""
+
+    def __init__(self, options: Options, model: Model | None) -> None:
+        self.options = options
+        self.model = model
+        self._arguments = ArgumentChecker()
+
+    def check(self, line: int, number: int, data: bytes | Mapping[str, Any]) -> RowResult:
+        """All that is wrong with a row, and what is to be counted of it. Never raises on what a row holds."""
+        result = RowResult(line, number)
+        try:
+            self._check(result, data)
+        except RecursionError:
+            result.errors.append(
+                self._error(result, None, "nesting", f"The row is nested deeper than {MAX_DEPTH} levels")
+            )
+        return result
+
+    def _check(self, result: RowResult, data: bytes | Mapping[str, Any]) -> None:
+        row, faults = (data, []) if isinstance(data, Mapping) else parse_row(data)
+        result.errors += [self._error(result, None, kind, text) for kind, text in faults]
+        if row is None:
+            return
+        surrogates = isinstance(data, bytes) and _SURROGATE.search(data) is not None
+        deep = not isinstance(data, bytes) or data.count(b"{") + data.count(b"[") > MAX_DEPTH
+        read = self.read(row, result, check_depth=deep, surrogates=surrogates)
+        result.errors += read.errors
+        if not read.column:
+            result.key = _key(row)
+            return
+        result.key = _key([[_without_ids(turn) for turn in read.turns], read.tools]) if read.turns else _key(row)
+        self._count(result, read)
+        result.errors += self._conversation_errors(result, read)
+        result.errors += self._argument_errors(result, read)
+        result.errors += self._target_errors(result, read)
+        if read.whole is not None and not any(error.kind in _STRUCTURAL for error in result.errors):
+            self._ask_model(result, read, read.whole)
+        result.errors.sort(key=lambda error: -1 if error.message is None else error.message)
+
+    def read(
+        self, row: Mapping[str, Any], result: RowResult, *, check_depth: bool = True, surrogates: bool = True
+    ) -> ReadRow:
+        """The row as it is read for training, but with every fault instead of the first."""
+        o = self.options
+        column = self._column(row)
+        read = ReadRow(column)
+
+        def fault(message: int | None, kind: str, text: str, place: str = "") -> None:
+            read.errors.append(RowError(result.line, result.row, message, kind, text, place))
+
+        if not column:
+            wanted = repr(o.conversation_column) if o.conversation_column else "'messages' (or 'conversations')"
+            fault(None, "no_conversation", f"The row has no column {wanted}; found {sorted(map(str, row))}")
+            return read
+        rows, padded = row[column], False
+        if isinstance(rows, str):
+            try:
+                rows = read_json(rows, f"Column {column!r}")
+            except ValueError as error:
+                fault(None, "bad_conversation", str(error), column)
+                return read
+        elif isinstance(rows, Sequence):
+            padded = looks_padded(rows)
+        if not isinstance(rows, Sequence) or isinstance(rows, str):
+            found = f"{type(rows).__name__}: {rows!r:.80}"
+            fault(None, "bad_conversation", f"Column {column!r} must be a list of messages, but found {found}", column)
+            return read
+        if rows and all(isinstance(item, (list, tuple)) for item in rows):
+            rows = [message for item in rows for message in item]
+        deep = {i for i, message in enumerate(rows) if check_depth and depth_of(message) > MAX_DEPTH}
+        for i in sorted(deep):
+            fault(i, "nesting", f"Message {i} is nested deeper than {MAX_DEPTH} levels", f"{column}[{i}]")
+        self._read_tools(row, read, padded, fault)
+        if not deep and not isinstance(row[column], str):
+            rows = unpad_calls(rows, read.tools or [], padded=padded)
+        turns, places, errors = collect_turns(rows, column=column, parse_text_calls=o.parse_text_calls, unread=deep)
+        for i, why in errors:
+            fault(i, _kind_of(rows[i], str(why)), str(why), f"{column}[{i}]")
+        read.turns, read.places = turns, places
+        for turn, place in zip(turns, places, strict=True):
+            message = None if turn is None else self._message(turn, place, fault, column, check_depth, surrogates)
+            read.messages.append(message)
+        flagged = [message or Message("user", "") for message in read.messages]
+        set_flags(flagged)
+        mask_messages(flagged, MaskingStrategy.TRAIN_ON_ASSISTANT)
+        return read
+
+    def _column(self, row: Mapping[str, Any]) -> str:
+        o = self.options
+        if o.conversation_column is not None:
+            return o.conversation_column if o.conversation_column in row else ""
+        names = COLUMNS.values() if o.style == "auto" else [COLUMNS[o.style]]
+        return next((name for name in names if name in row), "")
+
+    def _read_tools(self, row: Mapping[str, Any], read: ReadRow, padded: bool, fault: Any) -> None:
+        """The tools of the row, or those of all rows; an empty list in the row declares that there are none."""
+        column = self.options.tools_column
+        value = row.get(column)
+        if value is None:
+            read.tools = None if self.options.tools is None else [dict(tool) for tool in self.options.tools]
+            return
+        if depth_of(value) > MAX_DEPTH:
+            fault(None, "bad_tools", f"Column {column!r} is nested deeper than {MAX_DEPTH} levels", column)
+            return
+        given = unpad_tools(value, padded=padded)
+        try:
+            given = read_json(given, f"Column {column!r}") if isinstance(given, str) and given.strip() else given
+            items = given if isinstance(given, Sequence) and not isinstance(given, str) else None
+            if items is None:
+                tools = read_tools(given, f"Column {column!r}")
+                read.tools = tools or None
+                return
+        except ValueError as error:
+            fault(None, "bad_tools", str(error), column)
+            return
+        read.tools = []
+        names: set[str | None] = set()
+        for i, item in enumerate(items):
+            try:
+                (tool,) = read_tools([item], f"Column {column!r}")
+            except ValueError as error:
+                text = str(error).replace(f"Column {column!r}[0]", f"Column {column!r}[{i}]")
+                fault(None, "bad_tools", text, f"{column}[{i}]")
+                continue
+            if depth_of(tool) > MAX_DEPTH:
+                fault(
+                    None,
+                    "bad_tools",
+                    f"Column {column!r}[{i}] is nested deeper than {MAX_DEPTH} levels",
+                    f"{column}[{i}]",
+                )
+                continue
+            if tool_name(tool) in names:
+                text = f"Column {column!r}[{i}] declares {tool_name(tool)!r} again; expected each name once"
+                fault(None, "repeated_tool", text, f"{column}[{i}]")
+            names.add(tool_name(tool))
+            read.tools.append(tool)
+
+    def _message(
+        self, turn: dict[str, Any], place: Place, fault: Any, column: str, check_depth: bool, surrogates: bool
+    ) -> Message | None:
+        """The message of a turn; None, with its fault, where there can be no such message."""
+        at, where = place.message, f"{column}[{place.message}]"
+        if check_depth and depth_of(turn) > MAX_DEPTH:
+            fault(at, "nesting", f"A value in message {at} is nested deeper than {MAX_DEPTH} levels", where)
+            return None
+        if surrogates and (half := _half_character(turn)):
+            fault(at, "encoding", f"Message {at} holds half a character, {half!a}, which no UTF-8 text can", where)
+            return None
+        for part in turn["content"] if isinstance(turn["content"], list) else ():
+            image = part["content"] if part["type"] == "image" else None
+            if isinstance(image, (str, Path)) and not _REMOTE.match(str(image)) and not Path(image).is_file():
+                fault(at, "missing_image", f"Message {at}: there is no image file {str(image)[:200]!r}", where)
+        calls = {"tool_calls": [ToolCall(**call) for call in turn["tool_calls"]]} if "tool_calls" in turn else {}
+        try:
+            return Message(**{**turn, **calls})
+        except ValueError as error:
+            fault(at, "bad_message", f"Message {at}: {error}", where)
+            return None
+
+    def _conversation_errors(self, result: RowResult, read: ReadRow) -> Iterator[RowError]:
+        """Roles and order, ids, undeclared tools."""
+
+        def place(index: int, call: int | None) -> int:
+            at = read.places[index]
+            return at.message if call is None or call >= len(at.calls) else at.calls[call]
+
+        for problem in iter_problems(read.messages, read.tools, builtin_tools=self.options.builtin_tools, place=place):
+            at = None if problem.index is None else place(problem.index, problem.call)
+            where = read.column if at is None else f"{read.column}[{at}].{problem.field}".rstrip(".")
+            yield RowError(result.line, result.row, at, problem.kind, problem.text, where)
+        if result.counts["calls"] and read.tools is None:
+            result.notes.add("no_tools")
+
+    def _argument_errors(self, result: RowResult, read: ReadRow) -> Iterator[RowError]:
+        """Schemas that are none, and arguments that theirs does not allow."""
+        column, schemas = self.options.tools_column, {}
+        for i, tool in enumerate(read.tools or ()):
+            compiled = self._arguments.schema(tool)
+            schemas[tool_name(tool)] = compiled
+            if compiled.dialect:
+                result.notes.add("schema_dialect")
+            if compiled.problem:
+                text = f"The schema of tool {tool_name(tool)!r} is not valid JSON Schema: {compiled.problem}"
+                yield RowError(result.line, result.row, None, "bad_schema", text, f"{column}[{i}].parameters")
+        for message, place in zip(read.messages, read.places, strict=True):
+            for k, call in enumerate(message.tool_calls or () if message else ()):
+                found = schemas.get(call.name)
+                if found is None or not isinstance(call.arguments, Mapping):
+                    continue
+                at = place.calls[k]
+                if found.names is not None and not found.names.issuperset(call.arguments):
+                    result.notes.add("extra_arguments")
+                try:
+                    for kind, path, text in self._arguments.problems(call.arguments, found):
+                        where = f"{read.column}[{at}].tool_calls[{k}].arguments{path}"
+                        text = f"Call {k} of message {at}, to {call.name!r}: {text}"
+                        yield RowError(result.line, result.row, at, kind, text, where)
+                except Exception as error:  # $refs and patterns fail when they are first used, each in its own way
+                    text = f"The schema of tool {call.name!r} cannot be used: {str(error)[:200]}"
+                    yield RowError(result.line, result.row, None, "bad_schema", text, column)
+
+    def _target_errors(self, result: RowResult, read: ReadRow) -> Iterator[RowError]:
+        """Answers with nothing in them, and rows with none."""
+        trained = False
+        for message, place in zip(read.messages, read.places, strict=True):
+            if message is None or (message.role == "assistant" and not message.masked):
+                trained = True
+            if message is None or message.role != "assistant" or message.masked or message.tool_calls:
+                continue
+            if not (
+                message.text_content.strip() or message.contains_media or (message.reasoning_content or "").strip()
+            ):
+                at = place.message
+                text = f"Assistant message {at} is to be trained, but holds no text, call or reasoning"
+                yield RowError(result.line, result.row, at, "empty_target", text, f"{read.column}[{at}].content")
+        if not trained and len(read.messages) > 1:
+            text = "No message of the row is trained; expected an assistant message that is not masked (weight 0)"
+            yield RowError(result.line, result.row, None, "no_target", text, read.column)
+        last = read.messages[-1] if read.messages else None
+        if trained and last is not None and last.role != "assistant":
+            result.notes.add("ends_unanswered")
+
+    def _ask_model(self, result: RowResult, read: ReadRow, messages: list[Message]) -> None:
+        """Whether the model's format can write the row, and how long it is."""
+        if self.model is None:
+            return
+        tools = read.tools or None
+        start, faulty = 0, {error.message for error in result.errors}
+        while True:
+            kept = [*messages[:1], *messages[start:]] if start and messages[0].role == "system" else messages[start:]
+            shift = start - (len(kept) - len(messages[start:]))
+            try:
+                size = self.model.measure(kept, tools)
+                break
+            except (ValueError, TypeError) as error:
+                found = _INDEX.search(str(error))
+                index = None if found is None else int(found[1] or found[2])
+                at = 0 if index == 0 or index is None else min(index + shift, len(messages) - 1)
+                row_index = None if index is None else read.places[at].message
+                if row_index is None or row_index not in faulty:
+                    text = str(error)
+                    if found is not None and found.lastindex and row_index != index:
+                        start_of, end_of = found.span(found.lastindex)
+                        text = f"{text[:start_of]}{row_index}{text[end_of:]}"
+                    where = read.column if row_index is None else f"{read.column}[{row_index}]"
+                    result.errors.append(self._error(result, row_index, "format_refuses", text, where))
+                # What stands from the next user message on is a conversation of its own: it may have other faults.
+                later = [i for i, m in enumerate(messages) if i > max(at, start) and m.role == "user"]
+                if index is None or at == 0 or not later:
+                    return
+                start = later[0]
+        if start or size is None:
+            return
+        result.length, result.trained = size
+        limit = self.options.max_seq_len
+        if limit is not None and result.length > limit:
+            text = f"The row has {result.length} tokens, more than max_seq_len={limit}"
+            result.errors.append(self._error(result, None, "too_long", text, read.column))
+        if result.trained == 0 and not any(error.kind in ("no_target", "empty_target") for error in result.errors):
+            text = "No token of the row is trained; expected an answer of the assistant"
+            result.errors.append(self._error(result, None, "no_target", text, read.column))
+
+    def _count(self, result: RowResult, read: ReadRow) -> None:
+        """What is counted of a row."""
+        counts = result.counts
+        counts["messages"] = len(read.messages)
+        open_calls = 0
+        for message in read.messages:
+            if message is None:
+                continue
+            role = "tool" if message.role in TOOL_ROLES else message.role
+            counts[role] += 1
+            names = [call.name for call in message.tool_calls or ()]
+            counts["calls"] += len(names)
+            result.called += names
+            if role == "user" and open_calls > 0:
+                result.notes.add("unanswered")
+            open_calls = 0 if role == "user" else open_calls + len(names) - (role == "tool")
+        result.declared = [name for name in map(tool_name, read.tools or ()) if name is not None]
+
+    @staticmethod
+    def _error(result: RowResult, message: int | None, kind: str, text: str, place: str = "") -> RowError:
+        return RowError(result.line, result.row, message, kind, text, place)
+
+
+def parse_row(data: bytes) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]:
+    """A row from its JSON, None where there is none, and what is wrong with the text."""
+    faults: list[tuple[str, str]] = []
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = data[error.start : error.start + 4]
+        faults.append(("encoding", f"Not UTF-8 at byte {error.start + 1} of the row: found {found!r} ({error.reason})"))
+        text = data.decode("utf-8", "replace")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            names = [key for key, _ in pairs]
+            twice = next(key for key in names if names.count(key) > 1)
+            faults.append(
+                ("repeated_key", f"The key {twice!r} stands twice in one object; only its last value would count")
+            )
+        return value
+
+    def constant(name: str) -> None:
+        faults.append(("bad_json", f"{name} is no JSON value; expected a number or null"))
+
+    try:
+        row = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
+    except json.JSONDecodeError as error:
+        near = text[max(error.pos - 20, 0) : error.pos + 20]
+        hint = "; more than one value in the line" if error.msg == "Extra data" else ""
+        return None, [*faults, ("bad_json", f"Not JSON: {error.msg} at character {error.pos + 1}, near {near!r}{hint}")]
+    except RecursionError:
+        return None, [*faults, ("nesting", f"The row is nested deeper than {MAX_DEPTH} levels")]
+    except ValueError as error:  # a number with thousands of digits
+        return None, [*faults, ("bad_json", f"Not usable JSON: {error}")]
+    if not isinstance(row, dict):
+        return None, [
+            *faults,
+            ("not_an_object", f"A row must be an object, but found {type(row).__name__}: {text[:80]!r}"),
+        ]
+    return row, faults
+
+
+def _kind_of(message: Any, text: str) -> str:
+    """The kind of an error that says why a message cannot be read."""
+    if not isinstance(message, Mapping):
+        return "bad_message"
+    speaker = message.get("role") if message.get("role") is not None else message.get("from")
+    if speaker in CALL_ROLES:
+        return "bad_call"
+    if not isinstance(speaker, str) or speaker not in ROLES:
+        return "unknown_role"
+    return "bad_call" if _CALL_WORDS.search(text) else "bad_message"
+
+
+def depth_of(value: Any) -> int:
+    """How deep objects and lists are nested in a value; counts no further than past the limit."""
+    kinds = (Mapping, list, tuple)
+    level, depth = [value] if isinstance(value, kinds) else [], 0
+    while level and depth <= MAX_DEPTH:
+        depth += 1
+        items = (item.values() if isinstance(item, Mapping) else item for item in level)
+        level = [inner for values in items for inner in values if isinstance(inner, kinds)]
+    return depth
+
+
+def _half_character(value: Any) -> str:
+    """A surrogate without its other half, where some text of a value holds one."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        return error.object[error.start]
+    return ""
+
+
+def _without_ids(turn: dict[str, Any] | None) -> Any:
+    """A turn without what only names its calls."""
+    if turn is None:
+        return None
+    slim = {key: value for key, value in turn.items() if key != "tool_call_id"}
+    if "tool_calls" in slim:
+        slim["tool_calls"] = [(call["name"], call["arguments"]) for call in slim["tool_calls"]]
+    return slim
+
+
+def _key(value: Any) -> int:
+    """A number that equal values share."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
