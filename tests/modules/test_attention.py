@@ -126,7 +126,8 @@ def test_decoding_with_a_cache_equals_one_pass(kv_heads: int) -> None:
     mask = torch.ones(9, 9, dtype=torch.bool).tril()
     steps = [slice(0, 4), slice(4, 5), slice(5, 6), slice(6, 7)]
     got = [
-        attn(x[:, s], x[:, s], mask=mask[s].expand(2, -1, -1), input_pos=torch.arange(7)[s].expand(2, -1)) for s in steps
+        attn(x[:, s], x[:, s], mask=mask[s].expand(2, -1, -1), input_pos=torch.arange(7)[s].expand(2, -1))
+        for s in steps
     ]
     torch.testing.assert_close(torch.cat(got, dim=1), want, atol=1e-5, rtol=1e-5)
     attn.reset_cache()

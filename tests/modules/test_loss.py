@@ -126,7 +126,9 @@ def test_accumulated_gradients_add_up() -> None:
     loss, hidden = linear_loss(linear), torch.randn(2, 7, DIM)
     for _ in range(2):
         (loss(hidden, LABELS) / 2).backward()
-    torch.testing.assert_close(linear.weight.grad.double(), expected(hidden, linear.weight, LABELS)[2], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        linear.weight.grad.double(), expected(hidden, linear.weight, LABELS)[2], atol=1e-6, rtol=1e-5
+    )
 
 
 def test_second_backward_is_refused_not_wrong() -> None:

@@ -121,8 +121,9 @@ def test_decoding_with_caches_equals_one_pass_and_caches_can_be_lent_disabled_an
             assert not model.caches_are_enabled()
             torch.testing.assert_close(model(TOKENS), want, atol=1e-5, rtol=1e-5)
         assert model.layers[0].attn.kv_cache.size == 5
-        with pytest.raises(ValueError, match="Model caches must be not setup"), local_kv_cache(
-            model, batch_size=1, device=torch.device("cpu"), dtype=torch.float32
+        with (
+            pytest.raises(ValueError, match="Model caches must be not setup"),
+            local_kv_cache(model, batch_size=1, device=torch.device("cpu"), dtype=torch.float32),
         ):
             pass
     assert not model.caches_are_setup()
@@ -218,7 +219,14 @@ def test_model_made_on_meta_and_given_its_weights_works_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("text", "chosen"),
-    [("0", [0]), ("-1", [5]), ("1:3", [1, 2]), (":", [0, 1, 2, 3, 4, 5]), ("0,3:,1", [0, 1, 3, 4, 5]), ("::2", [0, 2, 4])],
+    [
+        ("0", [0]),
+        ("-1", [5]),
+        ("1:3", [1, 2]),
+        (":", [0, 1, 2, 3, 4, 5]),
+        ("0,3:,1", [0, 1, 3, 4, 5]),
+        ("::2", [0, 2, 4]),
+    ],
 )
 def test_slices_written_as_text_select_indexes(text: str, chosen: list[int]) -> None:
     assert [i for i, selected in enumerate(slice_str_to_array(text, 6)) if selected] == chosen

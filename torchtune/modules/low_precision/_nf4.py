@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import math
@@ -10,7 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 # torchao moved the module after 0.14; the newest home first.
 _HOMES = ("torchao.quantization.quantize_.workflows.nf4.nf4_tensor", "torchao.dtypes.nf4tensor")
@@ -18,15 +20,16 @@ _HOMES = ("torchao.quantization.quantize_.workflows.nf4.nf4_tensor", "torchao.dt
 
 @functools.cache
 def _nf4_module() -> ModuleType:
-    """torchao's module with ``to_nf4``, ``linear_nf4`` and ``NF4Tensor``."""
+    """torchao's module with ``to_nf4`` and ``NF4Tensor``."""
+    try:
+        import torchao  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "NF4 weights (QLoRA, quantize_base=True) need torchao: pip install torchao, or set quantize_base=False"
+        ) from error
     for home in _HOMES:
-        try:
+        with contextlib.suppress(ModuleNotFoundError):
             return importlib.import_module(home)
-        except ModuleNotFoundError as error:
-            if error.name == "torchao":
-                raise ImportError(
-                    "NF4 weights (QLoRA, quantize_base=True) need torchao: pip install torchao, or set quantize_base=False"
-                ) from error
     raise ImportError(
         f"This torchao has NF4 in none of {', '.join(_HOMES)}: install a version that is tested (constraints.txt), "
         "or set quantize_base=False"
@@ -72,6 +75,36 @@ def to_nf4(weight: Tensor, block_size: int = 64, scaler_block_size: int | None =
     return _nf4_module().to_nf4(weight.detach(), block_size, scaler_block_size)
 
 
+def quantize_assigned_weight(module: nn.Module, quantization: dict[str, Any]) -> None:
+    """Make ``load_state_dict(..., assign=True)`` keep a module's ``weight`` in NF4, whatever is loaded.
+
+    Args:
+        module (nn.Module): with an NF4 ``weight``, possibly on the meta device.
+        quantization (dict[str, Any]): arguments of :func:`to_nf4`.
+    """
+
+    def hook(module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any], *_: Any) -> None:
+        loaded = state_dict.get(f"{prefix}weight")
+        plain = type(loaded) in (Tensor, nn.Parameter)
+        if plain and metadata.get("assign_to_params_buffers") and loaded.shape == module.weight.shape:
+            state_dict[f"{prefix}weight"] = to_nf4(loaded.to(module.weight.dtype), **quantization)
+
+    module.register_load_state_dict_pre_hook(hook)
+
+
+class _LinearNF4(torch.autograd.Function):
+    """Saves the 4-bit weight and dequantizes it anew in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.weight = weight
+        return F.linear(x, dequantize(weight, x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad @ dequantize(ctx.weight, grad.dtype), None
+
+
 def linear_nf4(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Linear layer with an NF4 weight, which gets no gradient and is dequantized anew in the backward pass.
 
@@ -83,7 +116,10 @@ def linear_nf4(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         Tensor: ``[..., out]``.
     """
-    out = _nf4_module().linear_nf4(input=x, weight=weight)
+    if torch.compiler.is_compiling():
+        # Plain operations on the tensors inside: the compiler fuses them, and recomputes them for the backward pass.
+        return F.linear(x, dequantize(weight, x.dtype), bias)
+    out = _LinearNF4.apply(x, weight)
     return out if bias is None else out + bias
 
 
@@ -98,5 +134,18 @@ def dequantize(weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         Tensor: a plain tensor.
     """
     if is_nf4(weight):
-        weight = weight.get_original_weight()  # type: ignore[attr-defined]
+        weight = _plain_values(weight)
     return weight if dtype is None else weight.to(dtype)
+
+
+def _plain_values(weight: Any) -> Tensor:
+    """The values of an ``NF4Tensor``: two 4-bit codes per byte, a scale per block, a scale of scales per group of blocks."""
+    with torch.no_grad():
+        codes = torch.arange(256, device=weight.quantized_data.device)
+        # Every byte's two values, so that one lookup per byte does.
+        values = torch.stack([weight.nf4[codes >> 4], weight.nf4[codes & 15]], dim=1)
+        factors = weight.quantization_factor.unsqueeze(1)
+        scales = weight.quantized_scalers.view(factors.shape[0], -1) / factors
+        scales = scales.to(weight.nf4.dtype) + weight.scaler_mean
+        blocks = values[weight.quantized_data.int()].view(scales.numel(), -1)
+        return (blocks * scales.view(-1, 1)).view(weight.shape)

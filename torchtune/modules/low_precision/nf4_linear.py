@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchtune.modules.low_precision._nf4 import linear_nf4, to_nf4
+from torchtune.modules.low_precision._nf4 import linear_nf4, quantize_assigned_weight, to_nf4
 
 
 class FrozenNF4Linear(nn.Linear):
@@ -37,6 +37,7 @@ class FrozenNF4Linear(nn.Linear):
     ) -> None:
         super().__init__(in_dim, out_dim, bias=bias, device=device, dtype=dtype)
         self.weight = nn.Parameter(to_nf4(self.weight, **quantization_kwargs), requires_grad=False)
+        quantize_assigned_weight(self, quantization_kwargs)
         if self.bias is not None:
             self.bias.requires_grad_(False)
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchtune.modules.low_precision._nf4 import linear_nf4, to_nf4
+from torchtune.modules.low_precision._nf4 import linear_nf4, quantize_assigned_weight, to_nf4
 
 if TYPE_CHECKING:
     from torchao.quantization.qat import FakeQuantizeConfigBase as FakeQuantizeConfig
@@ -54,6 +54,8 @@ class _LowRankLinear(nn.Module):
         base = nn.Linear(in_dim, out_dim, bias=use_bias)
         weight = nn.Parameter(to_nf4(base.weight, **quantization_kwargs)) if quantize_base else base.weight
         self.weight = weight
+        if quantize_base:
+            quantize_assigned_weight(self, quantization_kwargs)
         self.register_parameter("bias", base.bias)
         self.disabled = False
         self.dropout = nn.Dropout(p=dropout) if dropout > 0.0 else nn.Identity()

@@ -71,7 +71,12 @@ def trained_text(tokenizer: Any, tokens: list[int], mask: list[bool]) -> list[st
 
 class TestChatTokens:
     def chat(self) -> ChatTokens:
-        runs = [Run(1, None, False, None), Run(2, 0, False, "header"), Run(2, 1, True, "content"), Run(1, 1, True, "end")]
+        runs = [
+            Run(1, None, False, None),
+            Run(2, 0, False, "header"),
+            Run(2, 1, True, "content"),
+            Run(1, 1, True, "end"),
+        ]
         messages = [Message("user", "a"), Message("assistant", "b")]
         return ChatTokens([10, 11, 12, 13, 14, 15], runs, messages=messages)
 
