@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from format_chats import own, text_of
 
-from tests.data.formats._chats import own, text_of
 from torchtune.data import Message, ToolCall
 from torchtune.data.formats import detect_format, get_format, list_formats
 

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from format_chats import calls_of, own, text_of
+from format_golden import conversations, entries, golden_rows
 
-from tests.data.formats._chats import calls_of, own, text_of
-from tests.data.formats.conftest import conversations, entries, golden_rows
 from torchtune.data import OpenAIToMessages
 from torchtune.data.formats import get_format
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from format_chats import calls_of, own, schema_of, text_of
 
-from tests.data.formats._chats import calls_of, own, schema_of, text_of
 from torchtune.data import Message, ToolCall
 from torchtune.data.formats import Segment, get_format, list_formats
 

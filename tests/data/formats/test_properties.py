@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
-
-from tests.data.formats._chats import (
+from format_chats import (
     CONTROL_TEXTS,
     calls_of,
     chats,
@@ -18,7 +15,10 @@ from tests.data.formats._chats import (
     plain_text,
     text_of,
 )
-from tests.data.formats.conftest import PROFILE
+from format_golden import PROFILE
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
 from torchtune.data import Message, ToolCall
 from torchtune.data.formats import ChatFormat, Segment, get_format, list_formats
 
