@@ -22,7 +22,9 @@ def get_adapter_config(model: nn.Module) -> dict[str, Any] | None:
     Raises:
         ValueError: if the adapters have different ranks or scales, which the adapter's file cannot express.
     """
-    modules = {name: m for name, m in model.named_modules() if isinstance(m, AdapterModule) and hasattr(m, "rank")}
+    modules: dict[str, Any] = {
+        name: m for name, m in model.named_modules() if isinstance(m, AdapterModule) and hasattr(m, "rank")
+    }
     if not modules:
         return None
     kinds = {(m.rank, m.alpha) for m in modules.values()}
@@ -68,4 +70,4 @@ def finish_adapter(model: nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "initialize_dora_magnitude"):
-            module.initialize_dora_magnitude()
+            module.initialize_dora_magnitude()  # type: ignore[operator]

@@ -62,7 +62,15 @@ def shard_model(
     sharded = 0
     for name, module in reversed(list(model.named_modules())):
         if any(condition(name, module) for condition in shard_conditions):
-            fully_shard(module, reshard_after_forward=reshard_after_forward, **options)
+            try:
+                fully_shard(module, reshard_after_forward=reshard_after_forward, **options)
+            except AssertionError as error:  # torchao splits NF4 weights at whole blocks only
+                if not any(is_nf4(parameter) for parameter in module.parameters()):
+                    raise
+                raise ValueError(
+                    f"The NF4 weights of {name} can't be split evenly over the ranks ({error}). Use fewer ranks, or LoRA "
+                    "without quantize_base."
+                ) from error
             sharded += 1
     if sharded == 0:
         raise ValueError(
@@ -187,7 +195,7 @@ def _full(tensor: torch.Tensor, device: torch.device | None) -> torch.Tensor:
         local = sharded._local_tensor
         if is_nf4(local):
             mesh, placements, shape, stride = sharded.device_mesh, sharded.placements, tensor.shape, tensor.stride()
-            rows = local.dequantize(local)
+            rows = dequantize(local)
             sharded = DTensor.from_local(rows, mesh, placements, run_check=False, shape=shape, stride=stride)
         return sharded.full_tensor()
     return dequantize(tensor)
