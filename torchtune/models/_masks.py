@@ -25,6 +25,10 @@ class WindowMask:
         self.size = size
         self._last: tuple[BlockMask, BlockMask] | None = None
 
+    def near(self, query: Tensor, key: Tensor) -> Tensor:
+        """Whether the token at ``query`` may see that at ``key``, if it is no later."""
+        return query - key < self.size
+
     def __call__(
         self, mask: Mask = None, bsz: int = 1, seq_len: int = 1, device: torch.device | None = None, **kwargs: Any
     ) -> Mask:
@@ -45,20 +49,21 @@ class WindowMask:
         if mask is None:
             if seq_len <= self.size:
                 return None
-            ones = torch.ones(seq_len, seq_len, dtype=torch.bool, device=device)
-            return (ones.tril() & ones.triu(1 - self.size)).expand(bsz, -1, -1)
+            place = torch.arange(seq_len, device=device)
+            causal = place[:, None] >= place
+            return (causal & self.near(place[:, None], place)).expand(bsz, -1, -1)
         allowed = mask if mask.dtype == torch.bool else ~torch.isneginf(mask)
         keys = torch.arange(mask.shape[-1], device=mask.device)
         # A query's own place is that of the last key it may see.
         own = torch.where(allowed, keys, -1).amax(-1, keepdim=True)
-        near = keys > own - self.size
+        near = self.near(own, keys)
         return mask & near if mask.dtype == torch.bool else mask.masked_fill(~near, float("-inf"))
 
     def _block(self, mask: BlockMask) -> BlockMask:
         if self._last is None or self._last[0] is not mask:
             batch, heads, queries, keys = mask.shape
             narrowed = create_block_mask(
-                and_masks(mask.mask_mod, lambda b, h, q, kv: q - kv < self.size),
+                and_masks(mask.mask_mod, lambda b, h, q, kv: self.near(q, kv)),
                 batch,
                 heads,
                 queries,
@@ -67,6 +72,18 @@ class WindowMask:
             )
             self._last = (mask, narrowed)
         return self._last[1]
+
+
+class ChunkMask(WindowMask):
+    """Lets a token see those before it in its own chunk of ``size`` tokens; chunks start at multiples of ``size``.
+
+    Args:
+        size (int): tokens in a chunk.
+    """
+
+    def near(self, query: Tensor, key: Tensor) -> Tensor:
+        """Whether both are in one chunk."""
+        return query // self.size == key // self.size
 
 
 def windows(size: int | None, every: int = 1) -> Callable[[int], WindowMask | None] | None:

@@ -26,7 +26,7 @@ from torchtune.models.llama3_2_vision._encoder import (
     Llama3VisionTransformer,
 )
 from torchtune.modules import TanhGate, TransformerCrossAttentionLayer, TransformerDecoder
-from torchtune.modules.model_fusion import FusionEmbedding, FusionLayer
+from torchtune.modules.model_fusion import FusionEmbedding, FusionLayer, register_fusion_module
 
 
 def _encoder(
@@ -68,6 +68,7 @@ def _encoder(
         output=fusion_adapter.linear("output", clip_embed_dim * (num_hidden + 1), decoder_embed_dim, bias=True),
         num_hidden_inputs=num_hidden,
     )
+    register_fusion_module(head)
     encoder = Llama3VisionEncoder(clip=clip, projection_head=head)
     if clip_adapter.quantize_base or fusion_adapter.quantize_base:
         dequantize_state_dict(encoder, clip.conv.weight.dtype)

@@ -1,5 +1,34 @@
-"""Llama 4."""
+"""Llama 4: models and their parts."""
 
+from torchtune.models.llama4._component_builders import (
+    llama4_decoder,
+    llama4_vision_encoder,
+    llama4_vision_projection_head,
+    lora_llama4_decoder,
+    lora_llama4_vision_encoder,
+    lora_llama4_vision_projection_head,
+)
+from torchtune.models.llama4._encoder import Llama4VisionEncoder, Llama4VisionProjectionHead
+from torchtune.models.llama4._model_builders import (
+    llama4_maverick_17b_128e,
+    llama4_scout_17b_16e,
+    lora_llama4_scout_17b_16e,
+)
+from torchtune.models.llama4._position_embeddings import Llama4ScaledRoPE
 from torchtune.models.llama4._tokenizer import Llama4Tokenizer
 
-__all__ = ["Llama4Tokenizer"]
+__all__ = [
+    "Llama4ScaledRoPE",
+    "Llama4Tokenizer",
+    "Llama4VisionEncoder",
+    "Llama4VisionProjectionHead",
+    "llama4_decoder",
+    "llama4_maverick_17b_128e",
+    "llama4_scout_17b_16e",
+    "llama4_vision_encoder",
+    "llama4_vision_projection_head",
+    "lora_llama4_decoder",
+    "lora_llama4_scout_17b_16e",
+    "lora_llama4_vision_encoder",
+    "lora_llama4_vision_projection_head",
+]

@@ -1,0 +1,534 @@
+"""Llama 4: a mixture of experts, with layers that have no positional embedding, and images among the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from torchtune.models._dense import LORA_ATTN_MODULES, NO_ADAPTER, Adapter, dequantize_state_dict
+from torchtune.models._masks import ChunkMask
+from torchtune.models.clip._component_builders import clip_vision_encoder
+from torchtune.models.llama4._encoder import Llama4VisionEncoder, Llama4VisionProjectionHead
+from torchtune.models.llama4._position_embeddings import Llama4ScaledRoPE, UncachedRoPE
+from torchtune.modules import (
+    FeedForward,
+    MultiHeadAttention,
+    RMSNorm,
+    TransformerDecoder,
+    TransformerSelfAttentionLayer,
+    rms_norm,
+)
+from torchtune.modules.model_fusion import register_fusion_module
+from torchtune.modules.moe import GroupedExperts, LoRAGroupedExperts, MoE, TokenChoiceTopKRouter
+
+
+class HeadNorm(nn.Module):
+    """Divides each head by its root mean square, without weights.
+
+    Args:
+        eps (float): added to the mean square.
+    """
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.norm_eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., h] -> [..., h]``."""
+        return rms_norm(x, self.norm_eps)
+
+
+def _moe(
+    adapter: Adapter, embed_dim: int, hidden_dim: int, num_experts: int, experts_per_token: int, shared: bool
+) -> MoE:
+    """Experts, their router, and the expert that every token goes through."""
+    options: dict[str, Any] = {"dim": embed_dim, "hidden_dim": hidden_dim, "num_experts": num_experts}
+    experts: nn.Module = (
+        LoRAGroupedExperts(**options, rank=adapter.rank, alpha=adapter.alpha, dropout=adapter.dropout)
+        if "w1" in adapter.targets
+        else GroupedExperts(**options)
+    )
+    router = TokenChoiceTopKRouter(
+        gate=nn.Linear(embed_dim, num_experts, bias=False),
+        dim=embed_dim,
+        num_experts=num_experts,
+        experts_per_token=experts_per_token,
+    )
+    # As the experts, the shared one gets LoRA even where DoRA is asked for.
+    shared_expert = _mlp(replace(adapter, use_dora=False), embed_dim, hidden_dim) if shared else None
+    return MoE(experts=experts, router=router, shared_expert=shared_expert)
+
+
+def _mlp(adapter: Adapter, embed_dim: int, hidden_dim: int) -> FeedForward:
+    return FeedForward(
+        gate_proj=adapter.linear("w1", embed_dim, hidden_dim),
+        down_proj=adapter.linear("w2", hidden_dim, embed_dim),
+        up_proj=adapter.linear("w3", embed_dim, hidden_dim),
+    )
+
+
+def _decoder(
+    adapter: Adapter,
+    *,
+    vocab_size: int,
+    num_layers: int,
+    num_heads: int,
+    num_kv_heads: int,
+    embed_dim: int,
+    hidden_dim: int,
+    max_seq_len: int,
+    attn_dropout: float,
+    rope_base: int,
+    norm_eps: float,
+    num_experts: int,
+    experts_per_token: int,
+    use_shared_expert: bool,
+    use_qk_norm: bool,
+    moe_every_n_layers: int | None,
+    mlp_hidden_dim: int | None,
+    skip_rope_interval: int | None,
+    attention_chunk_size: int | None,
+    use_scaled_rope: bool,
+    rope_scale_factor: float,
+    rope_low_freq_factor: float,
+    rope_high_freq_factor: float,
+    old_context_len: int,
+) -> TransformerDecoder:
+    if moe_every_n_layers is not None and moe_every_n_layers > 1 and mlp_hidden_dim is None:
+        raise ValueError(f"moe_every_n_layers={moe_every_n_layers} leaves dense layers: pass their mlp_hidden_dim")
+    head_dim = embed_dim // num_heads
+    rope: nn.Module = (
+        Llama4ScaledRoPE(
+            dim=head_dim,
+            max_seq_len=max_seq_len,
+            base=rope_base,
+            scale_factor=rope_scale_factor,
+            low_freq_factor=rope_low_freq_factor,
+            high_freq_factor=rope_high_freq_factor,
+            old_context_len=old_context_len,
+        )
+        if use_scaled_rope
+        else UncachedRoPE(dim=head_dim, max_seq_len=max_seq_len, base=rope_base)
+    )
+    chunks = ChunkMask(attention_chunk_size) if attention_chunk_size else None
+    norm: Callable[[], nn.Module] = partial(RMSNorm, embed_dim, eps=norm_eps)
+
+    def layer(number: int) -> TransformerSelfAttentionLayer:
+        rotates = skip_rope_interval is None or number % skip_rope_interval != 0
+        normed = use_qk_norm and rotates
+        attn = MultiHeadAttention(
+            embed_dim=embed_dim,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            q_proj=adapter.linear("q_proj", embed_dim, num_heads * head_dim),
+            k_proj=adapter.linear("k_proj", embed_dim, num_kv_heads * head_dim),
+            v_proj=adapter.linear("v_proj", embed_dim, num_kv_heads * head_dim),
+            output_proj=adapter.linear("output_proj", num_heads * head_dim, embed_dim),
+            pos_embeddings=rope if rotates else None,
+            q_norm=HeadNorm(norm_eps) if normed else None,
+            k_norm=HeadNorm(norm_eps) if normed else None,
+            max_seq_len=max_seq_len,
+            attn_dropout=attn_dropout,
+        )
+        is_moe = moe_every_n_layers is None or number % moe_every_n_layers == 0
+        mlp: nn.Module = (
+            _moe(adapter, embed_dim, hidden_dim, num_experts, experts_per_token, use_shared_expert)
+            if is_moe
+            else _mlp(adapter, embed_dim, mlp_hidden_dim or hidden_dim)
+        )
+        return TransformerSelfAttentionLayer(
+            attn=attn, mlp=mlp, sa_norm=norm(), mlp_norm=norm(), mask_mod=chunks if rotates else None
+        )
+
+    model = TransformerDecoder(
+        tok_embeddings=nn.Embedding(vocab_size, embed_dim),
+        layers=nn.ModuleList(layer(number) for number in range(1, num_layers + 1)),
+        max_seq_len=max_seq_len,
+        num_heads=num_heads,
+        head_dim=head_dim,
+        norm=norm(),
+        output=adapter.linear("output", embed_dim, vocab_size),  # type: ignore[arg-type]
+    )
+    if adapter.quantize_base:
+        dequantize_state_dict(model, model.tok_embeddings.weight.dtype)
+    return model
+
+
+def llama4_decoder(
+    *,
+    vocab_size: int,
+    num_layers: int,
+    num_heads: int,
+    num_kv_heads: int,
+    embed_dim: int,
+    hidden_dim: int,
+    max_seq_len: int,
+    attn_dropout: float = 0.0,
+    rope_base: int = 500_000,
+    norm_eps: float = 1e-5,
+    num_experts: int = 16,
+    experts_per_token: int = 1,
+    use_shared_expert: bool = True,
+    use_qk_norm: bool = True,
+    moe_every_n_layers: int | None = None,
+    mlp_hidden_dim: int | None = None,
+    skip_rope_interval: int | None = None,
+    attention_chunk_size: int | None = None,
+    use_scaled_rope: bool = False,
+    rope_scale_factor: float | None = 16.0,
+    rope_low_freq_factor: float | None = 1.0,
+    rope_high_freq_factor: float | None = 1.0,
+    old_context_len: int | None = 8192,
+) -> TransformerDecoder:
+    """Build a Llama 4 decoder of any size.
+
+    Args:
+        vocab_size (int): number of tokens.
+        num_layers (int): number of layers.
+        num_heads (int): query heads.
+        num_kv_heads (int): key and value heads.
+        embed_dim (int): size of a token's vector.
+        hidden_dim (int): hidden size of an expert.
+        max_seq_len (int): longest input.
+        attn_dropout (float): dropout in attention.
+        rope_base (int): base of the rotary frequencies.
+        norm_eps (float): epsilon of the norms.
+        num_experts (int): experts per layer.
+        experts_per_token (int): experts that a token goes through.
+        use_shared_expert (bool): one more expert that every token goes through.
+        use_qk_norm (bool): normalize q and k per head, after RoPE.
+        moe_every_n_layers (int | None): every so many layers have experts, the others are dense; None is all.
+        mlp_hidden_dim (int | None): hidden size of dense layers.
+        skip_rope_interval (int | None): every so many layers have no positional embedding; None is none of them.
+        attention_chunk_size (int | None): layers with RoPE see only their chunk of so many tokens.
+        use_scaled_rope (bool): stretch low rotary frequencies.
+        rope_scale_factor (float | None): how far.
+        rope_low_freq_factor (float | None): bounds the wavelengths that are fully stretched.
+        rope_high_freq_factor (float | None): bounds the wavelengths that stay.
+        old_context_len (int | None): tokens that the model was first trained on.
+
+    Returns:
+        TransformerDecoder: token ids ``[b, s]`` to logits ``[b, s, vocab_size]``.
+
+    Source: https://huggingface.co/meta-llama/Llama-4-Scout-17B-16E (model card and config.json)
+    """
+    return _decoder(NO_ADAPTER, **locals())
+
+
+def lora_llama4_decoder(
+    decoder_lora: bool,
+    lora_attn_modules: list[LORA_ATTN_MODULES],
+    apply_lora_to_mlp: bool = False,
+    apply_lora_to_output: bool = False,
+    *,
+    vocab_size: int,
+    num_layers: int,
+    num_heads: int,
+    num_kv_heads: int,
+    embed_dim: int,
+    hidden_dim: int,
+    max_seq_len: int,
+    attn_dropout: float = 0.0,
+    rope_base: int = 500_000,
+    norm_eps: float = 1e-5,
+    num_experts: int = 16,
+    experts_per_token: int = 1,
+    use_shared_expert: bool = True,
+    use_qk_norm: bool = True,
+    moe_every_n_layers: int | None = None,
+    mlp_hidden_dim: int | None = None,
+    skip_rope_interval: int | None = None,
+    attention_chunk_size: int | None = None,
+    use_scaled_rope: bool = False,
+    rope_scale_factor: float | None = 16.0,
+    rope_low_freq_factor: float | None = 1.0,
+    rope_high_freq_factor: float | None = 1.0,
+    old_context_len: int | None = 8192,
+    lora_rank: int = 8,
+    lora_alpha: float = 16,
+    lora_dropout: float = 0.0,
+    use_dora: bool = False,
+    quantize_base: bool = False,
+) -> TransformerDecoder:
+    """Build a Llama 4 decoder of any size with LoRA, DoRA or QLoRA.
+
+    Experts get LoRA where DoRA is asked for, and stay in their dtype where the base is quantized.
+
+    Args:
+        decoder_lora (bool): whether there are adapters at all.
+        lora_attn_modules (list[LORA_ATTN_MODULES]): attention projections that get an adapter.
+        apply_lora_to_mlp (bool): adapt experts and dense layers too.
+        apply_lora_to_output (bool): adapt the output layer too.
+        vocab_size (int): number of tokens.
+        num_layers (int): number of layers.
+        num_heads (int): query heads.
+        num_kv_heads (int): key and value heads.
+        embed_dim (int): size of a token's vector.
+        hidden_dim (int): hidden size of an expert.
+        max_seq_len (int): longest input.
+        attn_dropout (float): dropout in attention.
+        rope_base (int): base of the rotary frequencies.
+        norm_eps (float): epsilon of the norms.
+        num_experts (int): experts per layer.
+        experts_per_token (int): experts that a token goes through.
+        use_shared_expert (bool): one more expert that every token goes through.
+        use_qk_norm (bool): normalize q and k per head, after RoPE.
+        moe_every_n_layers (int | None): every so many layers have experts, the others are dense; None is all.
+        mlp_hidden_dim (int | None): hidden size of dense layers.
+        skip_rope_interval (int | None): every so many layers have no positional embedding; None is none of them.
+        attention_chunk_size (int | None): layers with RoPE see only their chunk of so many tokens.
+        use_scaled_rope (bool): stretch low rotary frequencies.
+        rope_scale_factor (float | None): how far.
+        rope_low_freq_factor (float | None): bounds the wavelengths that are fully stretched.
+        rope_high_freq_factor (float | None): bounds the wavelengths that stay.
+        old_context_len (int | None): tokens that the model was first trained on.
+        lora_rank (int): rank of the low-rank update.
+        lora_alpha (float): scale of the update: ``lora_alpha / lora_rank``.
+        lora_dropout (float): dropout before the update.
+        use_dora (bool): DoRA instead of LoRA.
+        quantize_base (bool): keep the base weights in NF4.
+
+    Returns:
+        TransformerDecoder: token ids ``[b, s]`` to logits ``[b, s, vocab_size]``.
+    """
+    sizes = dict(locals())
+    options = ("lora_rank", "lora_alpha", "lora_dropout", "use_dora", "quantize_base")
+    lora = {name: sizes.pop(name) for name in options}
+    for name in ("decoder_lora", "lora_attn_modules", "apply_lora_to_mlp", "apply_lora_to_output"):
+        del sizes[name]
+    adapter = Adapter.of(lora_attn_modules, apply_lora_to_mlp, apply_lora_to_output, **lora)
+    return _decoder(adapter if decoder_lora else NO_ADAPTER, **sizes)
+
+
+def _projection_head(
+    adapter: Adapter, decoder_embed_dim: int, clip_embed_dim: int, projection_embed_dim: int
+) -> Llama4VisionProjectionHead:
+    factor = 0.5
+    sizes = [int(clip_embed_dim / factor**2), projection_embed_dim, projection_embed_dim, decoder_embed_dim]
+    layers: list[nn.Module] = []
+    for d_in, d_out in zip(sizes, sizes[1:], strict=False):
+        layers += [adapter.linear("output", d_in, d_out), nn.GELU()]
+    head = Llama4VisionProjectionHead(nn.Sequential(*layers[:-1]), pixel_shuffle_scaling_factor=factor)
+    register_fusion_module(head)
+    return head
+
+
+def llama4_vision_projection_head(
+    *, decoder_embed_dim: int, clip_embed_dim: int, projection_embed_dim: int
+) -> Llama4VisionProjectionHead:
+    """Build the projection from image tokens to the decoder.
+
+    Args:
+        decoder_embed_dim (int): size of a token's vector in the decoder.
+        clip_embed_dim (int): size of a token's vector in CLIP.
+        projection_embed_dim (int): hidden size.
+
+    Returns:
+        Llama4VisionProjectionHead: ``[b, e, clip_embed_dim]`` to ``[b, (e - 1) / 4, decoder_embed_dim]``.
+    """
+    return _projection_head(NO_ADAPTER, decoder_embed_dim, clip_embed_dim, projection_embed_dim)
+
+
+def lora_llama4_vision_projection_head(
+    *,
+    decoder_embed_dim: int,
+    clip_embed_dim: int,
+    projection_embed_dim: int,
+    apply_lora_to_output: bool,
+    lora_rank: int,
+    lora_alpha: float,
+    lora_dropout: float = 0.0,
+    use_dora: bool = False,
+    quantize_base: bool = False,
+    **quantization_kwargs: Any,
+) -> Llama4VisionProjectionHead:
+    """Build the projection from image tokens to the decoder with LoRA or DoRA.
+
+    Args:
+        decoder_embed_dim (int): size of a token's vector in the decoder.
+        clip_embed_dim (int): size of a token's vector in CLIP.
+        projection_embed_dim (int): hidden size.
+        apply_lora_to_output (bool): whether there are adapters at all.
+        lora_rank (int): rank of the low-rank update.
+        lora_alpha (float): scale of the update: ``lora_alpha / lora_rank``.
+        lora_dropout (float): dropout before the update.
+        use_dora (bool): DoRA instead of LoRA.
+        quantize_base (bool): has no effect: these three layers stay in their dtype.
+        **quantization_kwargs (Any): have no effect either.
+
+    Returns:
+        Llama4VisionProjectionHead: ``[b, e, clip_embed_dim]`` to ``[b, (e - 1) / 4, decoder_embed_dim]``.
+    """
+    adapter = Adapter(frozenset({"output"}), lora_rank, lora_alpha, lora_dropout, use_dora)
+    return _projection_head(
+        adapter if apply_lora_to_output else NO_ADAPTER, decoder_embed_dim, clip_embed_dim, projection_embed_dim
+    )
+
+
+def _vision_encoder(
+    adapter: Adapter,
+    head: Llama4VisionProjectionHead,
+    *,
+    patch_size: int,
+    num_heads: int,
+    clip_embed_dim: int,
+    clip_num_layers: int,
+    clip_hidden_states: list[int] | None,
+    tile_size: int,
+    max_num_tiles: int,
+    in_channels: int,
+) -> Llama4VisionEncoder:
+    clip = clip_vision_encoder(
+        tile_size=tile_size,
+        patch_size=patch_size,
+        embed_dim=clip_embed_dim,
+        num_layers=clip_num_layers,
+        num_heads=num_heads,
+        activation=nn.GELU,
+        attn_bias=True,
+        use_rope=True,
+        out_indices=clip_hidden_states,
+        max_num_tiles=max_num_tiles,
+        in_channels=in_channels,
+        output_cls_projection=False,
+        append_cls_token=True,
+        use_tile_pos_embed=False,
+        adapter=adapter,
+    )
+    encoder = Llama4VisionEncoder(clip=clip, projection_head=head)
+    if adapter.quantize_base:
+        dequantize_state_dict(encoder, clip.conv.weight.dtype)
+    return encoder
+
+
+def llama4_vision_encoder(
+    *,
+    patch_size: int,
+    num_heads: int,
+    clip_embed_dim: int,
+    clip_num_layers: int,
+    clip_hidden_states: list[int] | None = None,
+    projection_embed_dim: int,
+    decoder_embed_dim: int,
+    tile_size: int,
+    max_num_tiles: int = 1,
+    in_channels: int = 3,
+) -> Llama4VisionEncoder:
+    """Build the image encoder of Llama 4.
+
+    Args:
+        patch_size (int): pixels of a patch's side.
+        num_heads (int): attention heads.
+        clip_embed_dim (int): size of a token's vector in CLIP.
+        clip_num_layers (int): layers of CLIP.
+        clip_hidden_states (list[int] | None): layers whose input CLIP returns too; not used further.
+        projection_embed_dim (int): hidden size of the projection.
+        decoder_embed_dim (int): size of a token's vector in the decoder.
+        tile_size (int): pixels of a tile's side.
+        max_num_tiles (int): tiles that CLIP sees at once.
+        in_channels (int): channels of an image.
+
+    Returns:
+        Llama4VisionEncoder: tiles ``[..., c, h, w]`` to ``[n, e, decoder_embed_dim]``.
+
+    Source: https://huggingface.co/meta-llama/Llama-4-Scout-17B-16E (config.json)
+    """
+    return _vision_encoder(
+        NO_ADAPTER,
+        _projection_head(NO_ADAPTER, decoder_embed_dim, clip_embed_dim, projection_embed_dim),
+        patch_size=patch_size,
+        num_heads=num_heads,
+        clip_embed_dim=clip_embed_dim,
+        clip_num_layers=clip_num_layers,
+        clip_hidden_states=clip_hidden_states,
+        tile_size=tile_size,
+        max_num_tiles=max_num_tiles,
+        in_channels=in_channels,
+    )
+
+
+def lora_llama4_vision_encoder(
+    encoder_lora: bool,
+    fusion_lora: bool,
+    lora_attn_modules: list[LORA_ATTN_MODULES],
+    apply_lora_to_mlp: bool = False,
+    apply_lora_to_output: bool = False,
+    *,
+    patch_size: int,
+    num_heads: int,
+    clip_embed_dim: int,
+    clip_num_layers: int,
+    clip_hidden_states: list[int] | None = None,
+    projection_embed_dim: int,
+    decoder_embed_dim: int,
+    tile_size: int,
+    max_num_tiles: int = 1,
+    in_channels: int = 3,
+    lora_rank: int = 8,
+    lora_alpha: float = 16,
+    lora_dropout: float = 0.0,
+    use_dora: bool = False,
+    quantize_base: bool = False,
+    **quantization_kwargs: Any,
+) -> Llama4VisionEncoder:
+    """Build the image encoder of Llama 4 with LoRA, DoRA or QLoRA.
+
+    Args:
+        encoder_lora (bool): adapt CLIP.
+        fusion_lora (bool): adapt the projection, where ``apply_lora_to_output`` is set too.
+        lora_attn_modules (list[LORA_ATTN_MODULES]): attention projections that get an adapter.
+        apply_lora_to_mlp (bool): adapt the feed-forward layers too.
+        apply_lora_to_output (bool): adapt the projection to the decoder too.
+        patch_size (int): pixels of a patch's side.
+        num_heads (int): attention heads.
+        clip_embed_dim (int): size of a token's vector in CLIP.
+        clip_num_layers (int): layers of CLIP.
+        clip_hidden_states (list[int] | None): layers whose input CLIP returns too; not used further.
+        projection_embed_dim (int): hidden size of the projection.
+        decoder_embed_dim (int): size of a token's vector in the decoder.
+        tile_size (int): pixels of a tile's side.
+        max_num_tiles (int): tiles that CLIP sees at once.
+        in_channels (int): channels of an image.
+        lora_rank (int): rank of the low-rank update.
+        lora_alpha (float): scale of the update: ``lora_alpha / lora_rank``.
+        lora_dropout (float): dropout before the update.
+        use_dora (bool): DoRA instead of LoRA.
+        quantize_base (bool): keep CLIP's base weights in NF4.
+        **quantization_kwargs (Any): further arguments of the NF4 conversion.
+
+    Returns:
+        Llama4VisionEncoder: tiles ``[..., c, h, w]`` to ``[n, e, decoder_embed_dim]``.
+    """
+    adapter = NO_ADAPTER
+    if encoder_lora:
+        targets = [*lora_attn_modules, *(("w1", "w2") if apply_lora_to_mlp else ())]
+        adapter = Adapter(
+            frozenset(targets), lora_rank, lora_alpha, lora_dropout, use_dora, quantize_base, quantization_kwargs
+        )
+    head = lora_llama4_vision_projection_head(
+        decoder_embed_dim=decoder_embed_dim,
+        clip_embed_dim=clip_embed_dim,
+        projection_embed_dim=projection_embed_dim,
+        apply_lora_to_output=fusion_lora and apply_lora_to_output,
+        lora_rank=lora_rank,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
+        use_dora=use_dora,
+    )
+    return _vision_encoder(
+        adapter,
+        head,
+        patch_size=patch_size,
+        num_heads=num_heads,
+        clip_embed_dim=clip_embed_dim,
+        clip_num_layers=clip_num_layers,
+        clip_hidden_states=clip_hidden_states,
+        tile_size=tile_size,
+        max_num_tiles=max_num_tiles,
+        in_channels=in_channels,
+    )
