@@ -185,7 +185,7 @@ class TikTokenChatTokenizer(ChatTokenizer):
             "expected text."
         )
 
-    def _plain_chat(self, messages: list[Message], add_end_tokens: bool) -> ChatTokens:
+    def _plain_chat(self, messages: list[Message], add_end_tokens: bool, **options: Any) -> ChatTokens:
         chat = ChatTokens([], [])
         chat.add([self.bos_id], None, False, None)
         for index, message in enumerate(messages):

@@ -118,7 +118,7 @@ class Phi3MiniTokenizer(SentencePieceChatTokenizer):
             messages = [message for message in messages if message.role != "system"]
         return super().tokenize_messages(messages, tools=tools, add_end_tokens=add_end_tokens)
 
-    def _plain_chat(self, messages: list[Message], add_end_tokens: bool) -> ChatTokens:  # type: ignore[override]
+    def _plain_chat(self, messages: list[Message], add_end_tokens: bool, **options: Any) -> ChatTokens:
         """Each message between its role and ``<|end|>``, with BOS before a turn; a tool result is a user message."""
         chat = ChatTokens()
         newline = self._spm_model.encode("\n", add_bos=False, add_eos=False)

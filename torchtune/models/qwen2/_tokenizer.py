@@ -167,7 +167,7 @@ class Qwen2Tokenizer(ChatTokenizer):
     def _control_ids(self) -> Mapping[str, int]:
         return self.special_tokens
 
-    def _plain_chat(self, messages: list[Message], add_end_tokens: bool) -> ChatTokens:
+    def _plain_chat(self, messages: list[Message], add_end_tokens: bool, **options: Any) -> ChatTokens:
         chat = ChatTokens()
         last = len(messages) - 1
         for index, message in enumerate(messages):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchtune.models.qwen2._tokenizer import Qwen2Tokenizer
+from torchtune.models.qwen2._tokenizer import QWEN2_SPECIAL_TOKENS, Qwen2Tokenizer
 from torchtune.modules.transforms.tokenizers._builder import read_special_tokens, read_template
 
 
@@ -33,11 +33,10 @@ def qwen2_tokenizer(
     """
     if merges_file is None:
         raise ValueError("qwen2_tokenizer needs merges_file, the merges.txt beside vocab.json; found None.")
-    tokens = read_special_tokens(special_tokens_path)
     return Qwen2Tokenizer(
         path=path,
         merges_file=merges_file,
-        **({} if tokens is None else {"special_tokens": tokens}),
+        special_tokens=read_special_tokens(special_tokens_path) or QWEN2_SPECIAL_TOKENS,
         max_seq_len=max_seq_len,
         prompt_template=read_template(prompt_template),
         truncation_type=truncation_type,

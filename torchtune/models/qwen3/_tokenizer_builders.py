@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchtune.models.qwen3._tokenizer import Qwen3Tokenizer
+from torchtune.models.qwen3._tokenizer import QWEN3_SPECIAL_TOKENS, Qwen3Tokenizer
 from torchtune.modules.transforms.tokenizers._builder import read_special_tokens, read_template
 
 
@@ -31,11 +31,10 @@ def qwen3_tokenizer(
     Raises:
         ValueError: if ``prompt_template`` is neither of these.
     """
-    tokens = read_special_tokens(special_tokens_path)
     return Qwen3Tokenizer(
         path=path,
         merges_file=merges_file,
-        **({} if tokens is None else {"special_tokens": tokens}),
+        special_tokens=read_special_tokens(special_tokens_path) or QWEN3_SPECIAL_TOKENS,
         max_seq_len=max_seq_len,
         prompt_template=read_template(prompt_template),
         truncation_type=truncation_type,

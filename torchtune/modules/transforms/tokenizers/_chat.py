@@ -129,6 +129,14 @@ class ChatTokens:
         """The same tokens with other owners."""
         return ChatTokens(self.tokens, [change(run) for run in self.runs], self.cut_off, self.messages)
 
+    def with_messages(self, indexes: Sequence[int]) -> ChatTokens:
+        """The same tokens, where message ``i`` is number ``indexes[i]`` of the whole conversation."""
+
+        def move(run: Run) -> Run:
+            return run if run.message_index is None else run._replace(message_index=indexes[run.message_index])
+
+        return self.change_runs(move)
+
     def _spread(self, value: Callable[[Run], Any]) -> list[Any]:
         return list(chain.from_iterable(repeat(value(run), run.length) for run in self.runs))
 
@@ -302,16 +310,24 @@ class ChatTokenizer:
         """
         return self._encode_segments(self._render(messages, tools, True)).tokens
 
-    def parse_tokens(self, ids: Sequence[int]) -> ParsedMessage:
+    @property
+    def official_stop_tokens(self) -> list[int]:
+        """Ids that end a turn in the official format: what to stop generation at after :meth:`prompt_tokens`."""
+        ids = self._control_ids()
+        return list(dict.fromkeys([*(ids[text] for text in self.format.stop if text in ids), *self.stop_tokens]))
+
+    def parse_tokens(self, ids: Sequence[int], *, tools: Any = None) -> ParsedMessage:
         """Reads a turn back from the ids that the model emitted.
 
         Args:
             ids: token ids, with or without the end token and padding behind it.
+            tools: function schemas in OpenAI form; formats that write argument values as raw text take their types
+                from them.
 
         Returns:
             The turn: text, reasoning, calls, and calls that could not be read. It never raises on what the model emitted.
         """
-        return self.format.parse(self.to_segments(ids))
+        return self.format.parse(self.to_segments(ids), tools)
 
     def to_segments(self, ids: Sequence[int]) -> list[Segment]:
         """Ids as segments: each control token one of its own, the text between them decoded."""
@@ -357,10 +373,12 @@ class ChatTokenizer:
 
     def _official_messages(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The messages with a prompt template's words; a template that is a chat format itself is not needed."""
+        if self.prompt_template is None:
+            return messages
         from torchtune.data._prompt_templates import PromptTemplate
 
         template = self.prompt_template
-        return apply_template(template, list(messages), False) if isinstance(template, PromptTemplate) else messages
+        return template(list(messages)) if isinstance(template, PromptTemplate) else messages
 
     def _encode_segments(self, segments: Iterable[Segment]) -> ChatTokens:
         """Control tokens become their ids; the text between two of them is encoded as one."""
@@ -405,20 +423,15 @@ class ChatTokenizer:
         What is left is rendered anew, so it is what the format writes for it, with its tools and system prompt.
         """
         assert self.max_seq_len is not None
+        if not add_end_tokens:
+            return chat.truncate(self.max_seq_len, self.truncation_type)
         kept = _right_cuts(messages) if self.truncation_type == "right" else _left_cuts(messages)
         low, high, best = 0, len(kept) - 1, None
         shortest: ChatTokens = chat
         while low <= high:
             middle = (low + high) // 2
             indexes = kept[middle]
-            rendered = self._official_chat(
-                [messages[i] for i in indexes], tools, add_end_tokens or indexes[-1] != len(messages) - 1
-            )
-            rendered = rendered.change_runs(
-                lambda run, to=indexes: (
-                    run if run.message_index is None else run._replace(message_index=to[run.message_index])
-                )
-            )
+            rendered = self._official_chat([messages[i] for i in indexes], tools, True).with_messages(indexes)
             if len(rendered) <= self.max_seq_len:
                 best, high = rendered, middle - 1
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from torchtune.data._message import Message
-    from torchtune.data.formats import ParsedMessage, Segment
+    from torchtune.data.formats import Segment
 
 log = logging.getLogger(__name__)
 
@@ -136,11 +136,12 @@ class HuggingFaceBaseTokenizer:
 
     def _find_id(self, name: str) -> int | None:
         text = _token_text(self.config.get(f"{name}_token"))
-        found = None if text is None else self.tokenizer.token_to_id(text)
-        if found is None:
-            given = self.generation_config.get(f"{name}_token_id")
-            found = given[0] if isinstance(given, list) and given else given
-        return found if isinstance(found, int) else None
+        found: int | None = None if text is None else self.tokenizer.token_to_id(text)
+        if found is not None:
+            return found
+        given = self.generation_config.get(f"{name}_token_id")
+        first = given[0] if isinstance(given, list) and given else given
+        return first if isinstance(first, int) else None
 
 
 class HuggingFaceModelTokenizer(ChatTokenizer):
@@ -310,9 +311,10 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
         finally:
             self.max_seq_len = own
 
-    def parse_tokens(self, ids: Sequence[int]) -> ParsedMessage:
-        """Reads a turn back from the ids that the model emitted; see :meth:`ChatTokenizer.parse_tokens`."""
-        return self.format.parse(self.to_segments(ids))
+    @property
+    def official_stop_tokens(self) -> list[int]:
+        """Ids that end a turn."""
+        return self.stop_tokens
 
     def _render(self, messages: Sequence[Message], tools: Any, prompt: bool) -> list[Segment]:
         from torchtune.data.formats._write import wrap_tools
@@ -325,7 +327,7 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
             return self.templates["tool_use"]
         return self.templates.get("default") or next(iter(self.templates.values()))
 
-    def _encode_segments(self, segments: Sequence[Segment]) -> ChatTokens:
+    def _encode_segments(self, segments: Iterable[Segment]) -> ChatTokens:
         """The whole text is encoded as one, as the model's own tokenizer does, unless text looks like a control token."""
         segments = list(segments)
         text = "".join(segment.text for segment in segments)

@@ -337,9 +337,8 @@ class Tracer:
 
         segments: list[Segment] = []
         cuts = sorted(owned.cuts, key=lambda cut: cut[0])
-        for at, (start, *owner) in enumerate(cuts):
+        for at, (start, index, sampled, part) in enumerate(cuts):
             end = cuts[at + 1][0] if at + 1 < len(cuts) else len(text)
-            index, sampled, part = owner
             for piece, control in _pieces(self.controls.pattern, text, start, end):
                 plain = piece.replace(self.breaker, "")
                 if plain:

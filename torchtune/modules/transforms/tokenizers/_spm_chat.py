@@ -103,8 +103,8 @@ class SentencePieceChatTokenizer(ChatTokenizer):
         """
         return self._spm_model.decode(token_ids)
 
-    def _plain_chat(self, messages: list[Message], add_end_tokens: bool, add_start_tokens: bool = True) -> ChatTokens:
-        bos_id = self.bos_id if add_start_tokens else None
+    def _plain_chat(self, messages: list[Message], add_end_tokens: bool, **options: Any) -> ChatTokens:
+        bos_id = self.bos_id if options.get("add_start_tokens", True) else None
         eos_id = self.eos_id if add_end_tokens else None
         chat = join_turns(self, messages, bos_id=bos_id, eos_id=eos_id)
         if self.max_seq_len is None:
