@@ -149,7 +149,7 @@ def test_full_disk_leaves_earlier_checkpoints_and_no_half_one(base_dir, llama, t
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("torchtune.training.checkpointing._checkpointer.copy_files", full)
+    monkeypatch.setattr("torchtune.training.checkpointing._files.copy_files", full)
     with pytest.raises(OSError, match="epoch_1 could not be written .No space left on device.*resume_from_checkpoint"):
         checkpointer.save_checkpoint(state, epoch=1, intermediate_checkpoint=True)
     assert [path.name for path in out.iterdir()] == ["epoch_0"]

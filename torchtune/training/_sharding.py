@@ -15,6 +15,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from torch.optim import Optimizer
 
 from torchtune.modules.low_precision._nf4 import dequantize, is_nf4, to_nf4
+from torchtune.training.memory import OptimizerInBackwardWrapper
 
 
 def get_shard_conditions(
@@ -255,19 +256,29 @@ def get_full_optimizer_state_dict(
 
 
 def load_from_full_optimizer_state_dict(
-    model: FSDPModule | nn.Module, opt: Optimizer, full_sd: dict[str, Any], device: torch.device
+    model: FSDPModule | nn.Module,
+    opt: Optimizer | OptimizerInBackwardWrapper,
+    full_sd: dict[str, Any],
+    device: torch.device,
 ) -> None:
     """Load a full optimizer state dict into an optimizer of sharded parameters.
 
     Args:
         model: the model; not used, kept as a parameter for its callers.
-        opt: the optimizer, with the same parameters in the same order as the one that was saved.
+        opt: the optimizer, with the same parameters in the same order as the one that was saved; or one per parameter.
         full_sd: state dict with full tensors, the same on every rank.
         device: where tensors are cut into shards.
 
     Raises:
         ValueError: if the numbers of parameters differ.
+        RuntimeError: if, with one optimizer per parameter, their names do.
     """
+    if isinstance(opt, OptimizerInBackwardWrapper):
+        if set(full_sd) != set(opt.optim_map):
+            opt.load_state_dict(full_sd)  # says which parameters differ
+        for name, single in opt.optim_map.items():
+            load_from_full_optimizer_state_dict(model, single, full_sd[name], device)
+        return
     parameters = [p for group in opt.param_groups for p in group["params"]]
     saved = [index for group in full_sd["param_groups"] for index in group["params"]]
     if len(parameters) != len(saved):

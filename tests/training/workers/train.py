@@ -116,8 +116,6 @@ def main() -> None:
     if options["resume"] == "1":
         if client.resumes_from_distributed:
             state = client.load_distributed_checkpoint(model, optimizer, adapter_config)
-        elif options["in_backward"] == "1":
-            optimizer.load_state_dict(state[training.OPT_KEY])
         else:
             training.load_from_full_optimizer_state_dict(model, optimizer, state[training.OPT_KEY], device)
         schedule.load_state_dict(state[training.LR_SCHEDULER_KEY])

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import string
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -139,17 +139,17 @@ class FormattedCheckpointFiles:
         return [self.filename_format.format(str(i).zfill(width), self.max_filename) for i in range(1, last + 1)]
 
 
-def get_path(input_dir: Path | str, filename: str, missing_ok: bool = False) -> Path:
+def get_path(input_dir: Path | str, filename: str) -> Path:
     """The path of a file in a folder.
 
     Raises:
-        ValueError: if ``input_dir`` isn't a folder, or the file isn't there and ``missing_ok`` is False.
+        ValueError: if ``input_dir`` isn't a folder, or the file isn't there.
     """
     folder = Path(input_dir)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a valid directory.")
     path = folder / filename
-    if not missing_ok and not path.is_file():
+    if not path.is_file():
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:20]) or "nothing"
         raise ValueError(f"No file with name: {filename} found in {folder}. It holds: {found}.")
     return path
@@ -300,12 +300,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a JSON {type(value).__name__}, expected an object")
     return value
-
-
-def get_adapter_config_modules(state_dict: Mapping[str, torch.Tensor]) -> list[str]:
-    """The names of the linear layers that an adapter's state dict covers, such as ``["q_proj", "v_proj"]``."""
-    names = {key.split(".lora_")[0].removesuffix(".magnitude").rpartition(".")[2] for key in state_dict}
-    return sorted(names)
 
 
 def update_state_dict_for_classifier(
