@@ -17,7 +17,7 @@ WORKER = Path(__file__).parent / "workers" / "tensor_parallel.py"
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("mode", ["training", "inference"])
+@pytest.mark.parametrize("mode", ["training", "inference", "llama4"])
 def test_two_processes_give_the_logits_and_gradients_of_one(mode: str) -> None:
     root = str(Path(__file__).parents[2])
     run = subprocess.run(

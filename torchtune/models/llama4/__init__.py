@@ -14,6 +14,7 @@ from torchtune.models.llama4._model_builders import (
     llama4_scout_17b_16e,
     lora_llama4_scout_17b_16e,
 )
+from torchtune.models.llama4._parallelism import decoder_only_tp_plan
 from torchtune.models.llama4._position_embeddings import Llama4ScaledRoPE
 from torchtune.models.llama4._tokenizer import Llama4Tokenizer
 
@@ -22,6 +23,7 @@ __all__ = [
     "Llama4Tokenizer",
     "Llama4VisionEncoder",
     "Llama4VisionProjectionHead",
+    "decoder_only_tp_plan",
     "llama4_decoder",
     "llama4_maverick_17b_128e",
     "llama4_scout_17b_16e",
