@@ -183,13 +183,10 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
         logits = self.linear_projection(hidden_chunk)
         if self.tp_enabled:
             from torch.distributed.tensor import DTensor, Replicate
-            from torch.distributed.tensor.parallel import loss_parallel
 
             if isinstance(logits, DTensor) and not isinstance(target_chunk, DTensor):
                 placements = [Replicate()] * logits.device_mesh.ndim
                 target_chunk = DTensor.from_local(target_chunk, logits.device_mesh, placements, run_check=False)
-            with loss_parallel():
-                return F.cross_entropy(logits.float(), target_chunk, reduction="sum", ignore_index=self.ignore_index)
         return F.cross_entropy(logits.float(), target_chunk, reduction="sum", ignore_index=self.ignore_index)
 
     def mask_inputs(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
