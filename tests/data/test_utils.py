@@ -98,7 +98,18 @@ def test_importing_the_package_needs_no_torch_and_collation_is_there_when_asked_
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
-PURE = ["_message", "_flags", "_validate", "_masking", "_tools", "_tool_calls", "_arrow", "_turns"]
+PURE = [
+    "_message",
+    "_flags",
+    "_validate",
+    "_masking",
+    "_tools",
+    "_tool_calls",
+    "_speakers",
+    "_hermes",
+    "_arrow",
+    "_turns",
+]
 
 
 @pytest.mark.parametrize("name", PURE)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torchtune.data._message import Message
+    from torchtune.data._messages import Message
 
 _RESULT_ROLES = ("tool", "ipython")
 
@@ -18,14 +18,37 @@ _RESULT_ROLES = ("tool", "ipython")
 def set_flags(messages: Sequence[Message]) -> None:
     """Set ``ipython`` and ``eot`` of each message by what stands beside it, in place.
 
+    Args:
+        messages: a whole conversation, in order.
+    """
+    set_ipython(messages)
+    set_eot(messages)
+
+
+def set_ipython(messages: Sequence[Message]) -> None:
+    """Set ``ipython`` of each message, in place.
+
     An assistant message is a call if it has ``tool_calls``, or, where calls are plain text, if a tool result directly
-    follows it. ``eot`` is False for a tool result and for an assistant message directly followed by one, else True.
+    follows it.
 
     Args:
         messages: a whole conversation, in order.
     """
     for i, message in enumerate(messages):
-        is_result = message.role in _RESULT_ROLES
-        before_result = message.role == "assistant" and i + 1 < len(messages) and messages[i + 1].role in _RESULT_ROLES
-        message.ipython = before_result or bool(getattr(message, "tool_calls", None))
-        message.eot = not (is_result or before_result)
+        message.ipython = _is_answered(messages, i) or bool(getattr(message, "tool_calls", None))
+
+
+def set_eot(messages: Sequence[Message]) -> None:
+    """Set ``eot`` of each message, in place: False for a tool result and for an assistant message directly followed by one.
+
+    Args:
+        messages: a whole conversation, in order.
+    """
+    for i, message in enumerate(messages):
+        message.eot = not (message.role in _RESULT_ROLES or _is_answered(messages, i))
+
+
+def _is_answered(messages: Sequence[Message], i: int) -> bool:
+    """Whether message ``i`` is the assistant's and a tool result directly follows it."""
+    followed = i + 1 < len(messages) and messages[i + 1].role in _RESULT_ROLES
+    return messages[i].role == "assistant" and followed

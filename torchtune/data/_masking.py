@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torchtune.data._message import Message
+    from torchtune.data._messages import Message
 
 
 class MaskingStrategy(Enum):

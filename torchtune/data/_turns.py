@@ -10,31 +10,23 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from torchtune.data._tool_calls import read_call, read_calls, split_hermes_calls, split_hermes_results
-
-#: What data sets call a speaker, and the role it has here.
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "tool": "tool",
-    "ipython": "ipython",
-    "function": "tool",
-    "observation": "tool",
-    "tool_response": "tool",
-    "function_response": "tool",
-}
-#: Speakers whose whole turn is a call, or a list of calls.
-CALL_ROLES = ("tool_call", "function_call")
+from torchtune.data._hermes import split_hermes_calls, split_hermes_results
+from torchtune.data._speakers import (
+    CALL_PARTS,
+    CALL_ROLES,
+    ROLES,
+    found,
+    payload,
+    read_part_call,
+    speaker_of,
+    stated_calls,
+)
+from torchtune.data._tool_calls import read_calls
 
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _TEXT_KEYS = ("text", "content", "value", "refusal")
 _REASONING_PARTS = ("reasoning", "thinking")
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-_CALL_PARTS = ("tool_call", "function_call", "tool_use", "function")
 _IMAGE_PARTS = ("image", "image_url", "input_image")
 _IMAGE_KEYS = ("image_url", "image", "content", "url", "path", "value")
 
@@ -84,7 +76,7 @@ def collect_turns(
         ValueError: if ``messages`` is no list.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str):
-        raise ValueError(f"Column {column!r} must be a list of messages, but found {_found(messages)}")
+        raise ValueError(f"Column {column!r} must be a list of messages, but found {found(messages)}")
     if messages and all(isinstance(item, (list, tuple)) for item in messages):
         messages = [message for item in messages for message in item]
     turns: list[dict[str, Any] | None] = []
@@ -97,7 +89,7 @@ def collect_turns(
         except ValueError as error:
             errors.append((index, error))
             read = []
-        is_call = bool(read) and _speaker(message, "") in CALL_ROLES
+        is_call = bool(read) and speaker_of(message, "") in CALL_ROLES
         before = turns[-1] if turns else None
         if is_call and joinable and before is not None and _joins(before, read[0]):
             before.setdefault("tool_calls", []).extend(read[0]["tool_calls"])
@@ -114,34 +106,16 @@ def collect_turns(
 def _read(message: Any, where: str, parse_text_calls: bool) -> list[dict[str, Any]]:
     """The turns that one message is: one, or with Hermes-style text one for each result."""
     if not isinstance(message, Mapping):
-        raise ValueError(f"{where} must be an object with a role and content, but found {_found(message)}")
-    speaker = _speaker(message, where)
+        raise ValueError(f"{where} must be an object with a role and content, but found {found(message)}")
+    speaker = speaker_of(message, where)
     if speaker in CALL_ROLES:
         return [_call_turn(message, where)]
     turn = _turn(message, ROLES[speaker], where)
     return _hermes(turn, where) if parse_text_calls else [turn]
 
 
-def _found(value: Any) -> str:
-    return f"{type(value).__name__}: {str(value)[:80]!r}"
-
-
-def _speaker(message: Mapping[str, Any], where: str) -> str:
-    speaker = message.get("role") if message.get("role") is not None else message.get("from")
-    if speaker is None:
-        raise ValueError(f"{where} has no 'role' (or 'from'); found keys {sorted(map(str, message))}")
-    if speaker not in ROLES and speaker not in CALL_ROLES:
-        raise ValueError(f"{where} has unknown role {speaker!r}; expected one of {[*ROLES, *CALL_ROLES]}")
-    return speaker
-
-
-def _payload(message: Mapping[str, Any]) -> Any:
-    """What a message says: ``content``, or ShareGPT's ``value``, or the text of a refusal."""
-    return next((message[key] for key in ("content", "value", "refusal") if message.get(key) is not None), None)
-
-
 def _call_turn(message: Mapping[str, Any], where: str) -> dict[str, Any]:
-    calls = read_calls(_payload(message), where)
+    calls = read_calls(payload(message), where)
     if not calls:
         raise ValueError(f"{where} is a call by its role, but holds none; expected JSON with 'name' and 'arguments'")
     turn: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": calls}
@@ -159,8 +133,8 @@ def _joins(before: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
 def _turn(message: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": role}
     parts_calls: list[dict[str, Any]] = []
-    turn["content"] = _content(_payload(message), role, where, turn, parts_calls)
-    calls = parts_calls + read_calls(message.get("tool_calls"), where) + read_calls(message.get("function_call"), where)
+    turn["content"] = _content(payload(message), role, where, turn, parts_calls)
+    calls = parts_calls + stated_calls(message, where)
     if calls:
         if role != "assistant":
             raise ValueError(f"{where} has role {role!r} and tool calls; only the assistant makes calls")
@@ -212,7 +186,7 @@ def _content(
         return _parts(value, where, turn, calls)
     if is_result:
         return [{"type": "json", "content": value}]
-    raise ValueError(f"{where}: content must be text, null or a list of parts, but found {_found(value)}")
+    raise ValueError(f"{where}: content must be text, null or a list of parts, but found {found(value)}")
 
 
 def _are_parts(value: Sequence[Any]) -> bool:
@@ -237,21 +211,20 @@ def _parts(
     for i, part in enumerate(value):
         here = f"{where}, part {i}"
         if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
-            raise ValueError(f"{here}: a part must be an object with a 'type', but found {_found(part)}")
+            raise ValueError(f"{here}: a part must be an object with a 'type', but found {found(part)}")
         kind = part["type"]
         if kind in _TEXT_PARTS or kind in _REASONING_PARTS:
             text = _field(part, (kind, *_TEXT_KEYS), here)
             if not isinstance(text, str):
-                raise ValueError(f"{here}: expected text, but found {_found(text)}")
+                raise ValueError(f"{here}: expected text, but found {found(text)}")
             if kind in _REASONING_PARTS:
                 reasoning.append(text)
             elif not calls:
                 parts.append({"type": "text", "content": text})
             elif text.strip():
                 raise ValueError(f"{here}: text after a call; formats write text before calls, so move it there")
-        elif kind in _CALL_PARTS:
-            body = next((part[key] for key in ("value", "content", kind) if part.get(key) is not None), part)
-            calls.append(read_call(part if kind == "function" else body, here))
+        elif kind in CALL_PARTS:
+            calls.append(read_part_call(part, here))
         elif kind in _IMAGE_PARTS:
             parts.append({"type": "image", "content": _image(part, here)})
         elif kind == "json" and "content" in part:
@@ -259,7 +232,7 @@ def _parts(
         else:
             raise ValueError(
                 f"{here}: unknown part of type {kind!r}; expected one of "
-                f"{[*_TEXT_PARTS, *_REASONING_PARTS, *_CALL_PARTS, *_IMAGE_PARTS]}"
+                f"{[*_TEXT_PARTS, *_REASONING_PARTS, *CALL_PARTS, *_IMAGE_PARTS]}"
             )
     if reasoning:
         turn["reasoning_content"] = "".join(reasoning)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torchtune.data._message import Message
+    from torchtune.data._messages import Message
 
 _RESULT_ROLES = ("tool", "ipython")
 _ROLES = ("system", "user", "assistant", *_RESULT_ROLES)

@@ -1,0 +1,64 @@
+"""Who speaks in a message of a row, what is said, and which calls are made. Pure: the standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torchtune.data._tool_calls import read_call, read_calls
+
+#: What data sets call a speaker, and the role it has here.
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "tool": "tool",
+    "ipython": "ipython",
+    "function": "tool",
+    "observation": "tool",
+    "tool_response": "tool",
+    "function_response": "tool",
+}
+#: Speakers whose whole turn is a call, or a list of calls.
+CALL_ROLES = ("tool_call", "function_call")
+#: Types of content parts that are a call.
+CALL_PARTS = ("tool_call", "function_call", "tool_use", "function")
+
+
+def found(value: Any) -> str:
+    """A value as errors show it: its type and how it begins."""
+    return f"{type(value).__name__}: {str(value)[:80]!r}"
+
+
+def speaker_of(message: Mapping[str, Any], where: str) -> str:
+    """The speaker of a message, from ``role`` or ShareGPT's ``from``: a key of :data:`ROLES` or one of :data:`CALL_ROLES`.
+
+    Raises:
+        ValueError: if there is none, or it is not known.
+    """
+    speaker = message.get("role") if message.get("role") is not None else message.get("from")
+    if speaker is None:
+        raise ValueError(f"{where} has no 'role' (or 'from'); found keys {sorted(map(str, message))}")
+    if speaker not in ROLES and speaker not in CALL_ROLES:
+        raise ValueError(f"{where} has unknown role {speaker!r}; expected one of {[*ROLES, *CALL_ROLES]}")
+    return speaker
+
+
+def payload(message: Mapping[str, Any]) -> Any:
+    """What a message says: ``content``, or ShareGPT's ``value``, or the text of a refusal; None where all are null."""
+    return next((message[key] for key in ("content", "value", "refusal") if message.get(key) is not None), None)
+
+
+def stated_calls(message: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """The calls that a message has under ``tool_calls``, and under the older ``function_call``."""
+    return read_calls(message.get("tool_calls"), where) + read_calls(message.get("function_call"), where)
+
+
+def read_part_call(part: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The call that a content part of a type in :data:`CALL_PARTS` is."""
+    kind = part["type"]
+    body = next((part[key] for key in ("value", "content", kind) if part.get(key) is not None), part)
+    return read_call(part if kind == "function" else body, where)
