@@ -130,12 +130,12 @@ class FinetuneRecipe(FTRecipeInterface):
         for epoch in range(self.epochs_run, self.total_epochs):
             training.set_epoch(self.data, epoch)
             for micro_batches in self._steps(epoch):
-                started = time.perf_counter()
+                started, lr = time.perf_counter(), training.get_lr(self.optimizer)
                 loss, num_tokens, grad_norm = self.train_step(micro_batches)
                 self.global_step += 1
                 bar.update()
                 bar.set_description(f"epoch {epoch + 1}/{self.total_epochs} | loss {loss:.4f}")
-                self.log_step(loss, num_tokens, grad_norm, time.perf_counter() - started)
+                self.log_step(loss, lr, num_tokens, grad_norm, time.perf_counter() - started)
                 self.profiler.step()
                 if self.data_val is not None and self._due(self.cfg.get("run_val_every_n_steps")):
                     self.validate()
@@ -241,13 +241,13 @@ class FinetuneRecipe(FTRecipeInterface):
             dir_prefix=dir_prefix,
         )
 
-    def log_step(self, loss: float, num_tokens: int, grad_norm: float | None, seconds: float) -> None:
+    def log_step(self, loss: float, lr: float, num_tokens: int, grad_norm: float | None, seconds: float) -> None:
         """Logs every ``log_every_n_steps`` steps, on rank 0."""
         if self.rank != 0 or not self._due(self.cfg.get("log_every_n_steps", 1)):
             return
         metrics = {
             "loss": loss,
-            "lr": training.get_lr(self.optimizer),
+            "lr": lr,
             "tokens_per_second_per_gpu": num_tokens / (seconds * self.world_size),
         }
         if grad_norm is not None:
@@ -260,6 +260,7 @@ class FinetuneRecipe(FTRecipeInterface):
         """Closes the logger and the process group."""
         if self.metric_logger is not None:
             self.metric_logger.close()
+        self.checkpoints.wait()
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -362,10 +363,10 @@ class FinetuneRecipe(FTRecipeInterface):
         if self.cfg.get("lr_scheduler") is None:
             return None
         build = partial(config.instantiate, self.cfg.lr_scheduler, num_training_steps=self.total_steps)
-        if not self.optimizer_in_bwd:
-            return build(self.optimizer)
-        self.optimizer.set_lr_scheduler(build(next(iter(self.optimizer.optim_map.values()))))
-        return self.optimizer
+        if self.optimizer_in_bwd:
+            first = next(iter(self.optimizer.optim_map.values()))
+            return training.InBackwardSchedule(self.optimizer, build(first))
+        return build(self.optimizer)
 
     def _setup_data(self, section: DictConfig | ListConfig, batch_size: int, shuffle: bool = False) -> Any:
         """A loader of batches. No row is left out; ranks that lack one at the end get a row without labels."""
@@ -406,8 +407,6 @@ class FinetuneRecipe(FTRecipeInterface):
             return
         if self.checkpoints.resumes_from_distributed:
             state = self.checkpoints.load_distributed_checkpoint(self.model, self.optimizer, self.adapter_config)
-        elif self.optimizer_in_bwd:
-            self.optimizer.load_state_dict(state[training.OPT_KEY])
         else:
             training.load_from_full_optimizer_state_dict(
                 self.model, self.optimizer, state[training.OPT_KEY], self.device

@@ -133,6 +133,7 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "qwen3/8B_lora_single_device",
         "qwen3/8B_lora_tool_calling",
         "qwen3/14B_lora_single_device",
+        "quickstart/tool_calling_lora",
     ),
     "lora_finetune_distributed": (
         "llama2/7B_lora",
@@ -183,6 +184,7 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "qwen3/8B_lora",
         "qwen3/8B_lora_tool_calling",
         "qwen3/32B_lora",
+        "quickstart/tool_calling_lora",
     ),
     "generate": ("generation",),
 }

@@ -17,6 +17,8 @@ from recipes.catalog.methods import METHODS
 HAND_WRITTEN: dict[str, tuple[str, ...]] = {
     "full_finetune_single_device": ("quickstart/tool_calling",),
     "full_finetune_distributed": ("quickstart/tool_calling",),
+    "lora_finetune_single_device": ("quickstart/tool_calling_lora",),
+    "lora_finetune_distributed": ("quickstart/tool_calling_lora",),
 }
 
 # Families whose rows stand ready, but whose models are not there yet: not written, not listed
