@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torchtune.data import Message, ToolCall
+from torchtune.data.formats import Segment, get_format
 from torchtune.modules.transforms.tokenizers import HuggingFaceBaseTokenizer, HuggingFaceModelTokenizer
 from torchtune.modules.transforms.tokenizers._hf_tokenizer import detect_format
 
@@ -282,6 +284,18 @@ class TestSampledStretches:
         ]
         assert stretches(model("rewrites"), messages) == ["<|im_end|>", "a<|im_end|>"]
 
+    def test_an_empty_result_and_one_that_the_template_reads_as_a_number(self, model: Any) -> None:
+        reads = INST.replace(
+            "{{ m.content }}\n{%- endif", "{{ m.content | int if m.content.isdigit() else m.content }}\n{%- endif"
+        )
+        assert reads != INST
+        for result in ("", "42"):
+            messages = chat()
+            messages[2] = Message("tool", result)
+            for message in messages:
+                message.reasoning_content = None
+            assert stretches(model(reads), messages)[1:] == [" It is sunny.</s>", "  Yes. </s>"]
+
     def test_thinking_inside_a_content_is_cut_as_the_template_does(self, model: Any) -> None:
         messages = [Message("user", "hello"), Message("assistant", "<think>\nwhy\n</think>\n\nyes")]
         assert stretches(model("rewrites"), messages) == ["yes<|im_end|>"]
@@ -355,6 +369,51 @@ class TestAgainstTransformers:
         tokens, mask = model("generation", train_on="sampled").tokenize_messages(messages)
         assert tokens == expected["input_ids"]
         assert [int(not hidden) for hidden in mask] == expected["assistant_masks"]
+
+    @pytest.mark.parity
+    @pytest.mark.parametrize("name", ["mistral_v3", "mistral_v7", "mistral_v11", "mistral_v13"])
+    def test_mistrals_own_templates_are_traced_as_our_formats_write_them(
+        self, name: str, hf_folder: Path, tmp_path: Path
+    ) -> None:
+        from mistral_common.integrations.chat_templates.chat_templates import generate_chat_template
+        from mistral_common.tokens.tokenizers.base import TokenizerVersion
+        from tokenizers import Tokenizer
+
+        fmt = get_format(name)
+        version = TokenizerVersion(name.removeprefix("mistral_"))
+        spm = version in (TokenizerVersion.v3, TokenizerVersion.v7)
+        template = generate_chat_template(spm, version, False, False, False, None, False, True, None, None, None)
+        rust = Tokenizer.from_file(str(hf_folder / "tokenizer.json"))
+        rust.add_special_tokens(list(fmt.controls))
+        rust.save(str(tmp_path / "tokenizer.json"))
+        path = str(hf_folder / "tokenizer_config.json")
+        tokenizer = HuggingFaceModelTokenizer(
+            str(tmp_path / "tokenizer.json"), tokenizer_config_json_path=path, chat_template=template
+        )
+        assert tokenizer.format.name == name
+        messages = chat()
+        for message in messages:
+            message.reasoning_content = None
+        messages[1].tool_calls = [ToolCall("get_weather", {"city": "Paris", "days": 2}, "abcdefghi")]
+        messages[2].tool_call_id = "abcdefghi"
+        for system in ([], [Message("system", "Be kind.")]):
+            whole = [*system, *messages]
+            segments, written = tokenizer._render(whole, [TOOL], False), fmt.render(whole, [TOOL])
+            assert "".join(s.text for s in segments) == "".join(s.text for s in written)
+            assert [s.text for s in _joined(segments)] == [s.text for s in _joined(written)]
+
+
+def _joined(segments: list[Segment]) -> list[Segment]:
+    """Sampled segments, those side by side made one."""
+    out: list[Segment] = []
+    before = False
+    for segment in segments:
+        if segment.sampled and before:
+            out[-1] = replace(out[-1], text=out[-1].text + segment.text)
+        elif segment.sampled:
+            out.append(segment)
+        before = segment.sampled
+    return out
 
 
 class TestControlTokensInTexts:

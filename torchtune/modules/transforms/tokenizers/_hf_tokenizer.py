@@ -147,9 +147,11 @@ class HuggingFaceBaseTokenizer:
 class HuggingFaceModelTokenizer(ChatTokenizer):
     """Tokenizer of any Hugging Face model: conversations are written by the model's own chat template.
 
-    What is trained is found by asking the template, see ``_hf_trace``: a turn of the model runs from the end of the
-    generation prompt to its end token, also in templates that rewrite earlier turns. Text of messages and tools never
-    becomes a control token. Where a template leaves out a text or a call, that is an error.
+    What is trained is found by asking the template. The conversation is rendered a second time with a private character
+    of each message's own inside its texts; where these come out is where the message stands, also in templates that
+    rewrite earlier turns. A turn of the model runs from the end of the generation prompt to its end token, or is what the
+    template marks as ``{% generation %}``. Text of messages and tools never becomes a control token. Where a template
+    leaves out a text or a call, that is an error.
 
     Args:
         tokenizer_json_path: the ``tokenizer.json``.

@@ -96,10 +96,12 @@ class Tracer:
         self.breaker = next(self.free)
         self.own = [next(self.free) for _ in range(3 * len(self.messages))]
         self.index_of = {character: at for at, character in enumerate(self.own)}
-        self.marks = re.compile(f"[{self.own[0]}-{self.own[-1]}]") if self.own else re.compile(r"(?!)")
+        self.marks = re.compile(f"[{''.join(self.own)}]") if self.own else re.compile(r"(?!)")
         self.arguments_as_text = False
         #: Per message and kind, the texts that were marked: (text, position of the mark in it).
         self.marked: dict[int, list[tuple[str, int]]] = {}
+        #: Messages that the template writes otherwise once they are marked.
+        self.unmarked: set[int] = set()
 
     # Rendering.
 
@@ -129,7 +131,7 @@ class Tracer:
     def _mark(self, text: str, index: int | None, kind: str) -> str:
         """Sets a mark into each piece of a text, never at its ends, where templates trim."""
         text = self._break(text, index, kind)
-        if index is None or kind not in _KINDS or not text.strip():
+        if index is None or index in self.unmarked or kind not in _KINDS or not text.strip():
             return text
         pieces = [text] if kind == "call" else _TAG.split(text)
         words = [piece for piece in pieces if piece.strip() and not _TAG.fullmatch(piece)]
@@ -189,13 +191,27 @@ class Tracer:
                 return self._mark(value, at, kind) if at == only else self._break(value, at, kind)
 
             found = take_out_generation(self._render(change, prompt, None))[0]
-            if self.marks.sub("", found) != text:
-                raise ValueError(
-                    f"Message {index} ({self.messages[index].role}): the model's chat template writes something else once "
-                    "this message is changed, so what belongs to it can't be told. Use a chat_format of the family."
-                )
-            places.update(self._read_marks(found, text))
+            if self.marks.sub("", found) == text:
+                places.update(self._read_marks(found, text))
+            else:
+                self.unmarked.add(index)
+        for index in self.unmarked:
+            self._search(text, index, places)
         return places
+
+    def _search(self, text: str, index: int, places: dict[int, Place]) -> None:
+        """Looks for a message that the template writes otherwise once it is marked, such as a number that it reads."""
+        words = content_text(self.messages[index]).strip()
+        start = max((place.end for at, place in places.items() if at < index), default=0)
+        at = text.find(words, start) if words else -1
+        if at >= 0:
+            part: Part = "result" if self.messages[index].role in ("tool", "ipython") else "content"
+            places[index] = Place(at, at + len(words), [(at, at + len(words), part)])
+        elif self.messages[index].role == "assistant":
+            raise ValueError(
+                f"Message {index} (assistant): the model's chat template writes something else once this message is "
+                "changed, so what belongs to it can't be told. Use the tokenizer of the family with a chat_format."
+            )
 
     def _read_marks(self, marked: str, text: str) -> dict[int, Place]:
         """Places from the marks in a text; what stands around a mark as in the message is of the message."""
@@ -218,6 +234,8 @@ class Tracer:
 
     def _check_nothing_lost(self, places: dict[int, Place], text: str) -> None:
         for index, message in enumerate(self.messages):
+            if index in self.unmarked:
+                continue
             kinds = {part for _, _, part in places[index].parts} if index in places else set()
             content = content_text(message).strip()
             what = None
@@ -244,11 +262,11 @@ class Tracer:
         speakers = [index for index, _ in order if self.messages[index].role == "assistant"]
         exact = dict(zip(speakers, generation, strict=True)) if len(generation) == len(speakers) else {}
         header = prompt_of(self.template)
-        before = 0
+        before = anchor = 0
         for at, (index, place) in enumerate(order):
             limit = order[at + 1][1].start if at + 1 < len(order) else stop
             if self.messages[index].role == "assistant":
-                opens, start = self._turn_start(text, header, before, place, index)
+                opens, start = self._turn_start(text, header, before, anchor, place, index)
                 end = self._turn_end(text, place, limit, index)
                 if index in exact:
                     start, end = exact[index]
@@ -263,6 +281,7 @@ class Tracer:
                     owned.add(start, index, False, part)
                     owned.add(end, index, False, "end")
                 before = place.end
+            anchor = anchor if index in self.unmarked else place.end
         if stop < len(text):
             owned.add(stop, None, False, "header")
         return owned
@@ -277,7 +296,9 @@ class Tracer:
             order.append((index, Place(min(start, stop), min(start, stop))))
         return sorted(order, key=lambda item: (item[1].start, item[0]))
 
-    def _turn_start(self, text: str, header: str, before: int, place: Place, index: int) -> tuple[int, int]:
+    def _turn_start(
+        self, text: str, header: str, before: int, anchor: int, place: Place, index: int
+    ) -> tuple[int, int]:
         """Where an assistant turn's header begins, and where what the model emits begins."""
         spoken = place.start + _blank(text, place.start, place.end)
         pieces = _split_at(self.controls.pattern, header)
@@ -287,7 +308,7 @@ class Tracer:
             if at >= 0:
                 return at, at + len(prefix)
         tail = self._tail(index, prompt=True)
-        start = before + len(tail) if text.startswith(tail, before) else place.start
+        start = anchor + len(tail) if text.startswith(tail, anchor) else place.start
         return start, min(start, place.start)
 
     def _turn_end(self, text: str, place: Place, limit: int, index: int) -> int:
