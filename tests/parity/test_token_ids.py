@@ -124,7 +124,11 @@ def test_ids_are_those_of_the_vendor(golden: str, vocab_dir: Path, request: pyte
     texts = {(row["golden"], row["id"]): row.get("text") for row in rows("formats/rendered.jsonl.gz")}
     agree = 0
     for row in rows("tokenizers/token_ids.jsonl.gz"):
-        if row["golden"] != golden or row["id"] not in conversations or row["id"].startswith(("special_text", "strargs")):
+        if (
+            row["golden"] != golden
+            or row["id"] not in conversations
+            or row["id"].startswith(("special_text", "strargs"))
+        ):
             continue
         conversation = conversations[row["id"]]
         try:
