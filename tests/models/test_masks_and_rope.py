@@ -32,6 +32,14 @@ def test_a_window_narrows_packed_and_additive_masks() -> None:
     assert torch.equal(narrowed == 0, packed & _expected(7, 2))
 
 
+def test_a_mask_changed_in_place_is_narrowed_anew() -> None:
+    window, mask = WindowMask(2), torch.ones(1, 5, 5, dtype=torch.bool).tril()
+    first = window(mask=mask, bsz=1, seq_len=5)
+    assert window(mask=mask, bsz=1, seq_len=5) is first
+    mask[:, :, 3] = False
+    assert not window(mask=mask, bsz=1, seq_len=5)[0, 3, 3]
+
+
 def test_a_window_counts_from_the_query_s_place_in_the_cache() -> None:
     causal = torch.tril(torch.ones(10, 10, dtype=torch.bool))
     step = WindowMask(4)(mask=causal[None, 6:7], bsz=1, seq_len=1)

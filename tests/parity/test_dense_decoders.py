@@ -140,6 +140,25 @@ def test_weights_survive_a_round_trip(pair: Pair) -> None:
     assert all(torch.equal(value, ours[key]) for key, value in pair.family.to_tune(back, pair.config).items())
 
 
+@pytest.mark.parametrize("name", ["llama2", "mistral"])
+def test_reward_models_equal_transformers(name: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = make_pair(name).config | {"num_labels": 1, "architectures": ["LlamaForSequenceClassification"]}
+    torch.manual_seed(0)
+    theirs = transformers.AutoModelForSequenceClassification.from_config(
+        transformers.AutoConfig.for_model(**config), attn_implementation="eager"
+    ).eval()
+    family = family_of(config)
+    ours = dense_decoder(spec_from_hf_config(config).classifier(1)).eval()
+    state = dict(theirs.state_dict())
+    ours.load_state_dict(family.to_tune(state, config))
+    tokens = _tokens()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(tokens)[:, -1], theirs(tokens).logits, **TOLERANCE)
+    back = family.to_hf(ours.state_dict(), config)
+    assert set(back) == set(state) and all(torch.equal(back[key], state[key]) for key in state)
+
+
 @pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
 def test_adapters_equal_peft(pair: Pair, use_dora: bool) -> None:
     peft = pytest.importorskip("peft")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ class WindowMask:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._last: tuple[BlockMask, BlockMask] | None = None
+        self._last: tuple[weakref.ref[Any], int, Tensor | BlockMask] | None = None
 
     def near(self, query: Tensor, key: Tensor) -> Tensor:
         """Whether the token at ``query`` may see that at ``key``, if it is no later."""
@@ -44,14 +45,28 @@ class WindowMask:
         Returns:
             Mask: the narrowed mask; None where a causal mask is narrow enough.
         """
-        if isinstance(mask, BlockMask):
-            return self._block(mask)
-        if mask is None:
-            if seq_len <= self.size:
-                return None
-            place = torch.arange(seq_len, device=device)
-            causal = place[:, None] >= place
-            return (causal & self.near(place[:, None], place)).expand(bsz, -1, -1)
+        if mask is not None and mask.shape[-1] <= self.size:
+            return mask
+        if mask is not None:
+            return self._narrowed(mask)
+        if seq_len <= self.size:
+            return None
+        place = torch.arange(seq_len, device=device)
+        causal = place[:, None] >= place
+        return (causal & self.near(place[:, None], place)).expand(bsz, -1, -1)
+
+    def _narrowed(self, mask: Tensor | BlockMask) -> Tensor | BlockMask:
+        """The narrowed mask; the layers of a model ask for the same one."""
+        if isinstance(mask, Tensor) and (torch.compiler.is_compiling() or mask.is_inference()):
+            return self._dense(mask)
+        version = mask._version if isinstance(mask, Tensor) else 0
+        if self._last is not None and self._last[0]() is mask and self._last[1] == version:
+            return self._last[2]
+        narrowed = self._dense(mask) if isinstance(mask, Tensor) else self._block(mask)
+        self._last = (weakref.ref(mask), version, narrowed)
+        return narrowed
+
+    def _dense(self, mask: Tensor) -> Tensor:
         allowed = mask if mask.dtype == torch.bool else ~torch.isneginf(mask)
         keys = torch.arange(mask.shape[-1], device=mask.device)
         # A query's own place is that of the last key it may see.
@@ -60,18 +75,18 @@ class WindowMask:
         return mask & near if mask.dtype == torch.bool else mask.masked_fill(~near, float("-inf"))
 
     def _block(self, mask: BlockMask) -> BlockMask:
-        if self._last is None or self._last[0] is not mask:
-            batch, heads, queries, keys = mask.shape
-            narrowed = create_block_mask(
-                and_masks(mask.mask_mod, lambda b, h, q, kv: self.near(q, kv)),
-                batch,
-                heads,
-                queries,
-                keys,
-                device=mask.kv_num_blocks.device,
-            )
-            self._last = (mask, narrowed)
-        return self._last[1]
+        batch, heads, queries, keys = mask.shape
+        return create_block_mask(
+            and_masks(mask.mask_mod, lambda b, h, q, kv: self.near(q, kv)),
+            batch,
+            heads,
+            queries,
+            keys,
+            device=mask.kv_num_blocks.device,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": None}
 
 
 class ChunkMask(WindowMask):
