@@ -54,7 +54,9 @@ class Options:
 
 @dataclass
 class ReadRow:
-    """A row as it was read: messages (None where one cannot be read), their places, tools, and faults so far."""
+    """A row as it was read: its column (empty where there is no conversation), messages (None where one cannot be read),
+    their places, tools, and faults so far.
+    """
 
     column: str
     messages: list[Message | None] = field(default_factory=list)
@@ -101,7 +103,9 @@ class RowChecker:
         if not read.column:
             result.key = _key(row)
             return
-        result.key = _key([[_without_ids(turn) for turn in read.turns], read.tools]) if read.turns else _key(row)
+        if not any(error.kind == "nesting" for error in read.errors):
+            turns = [_without_ids(turn) for turn in read.turns if turn is not None]
+            result.key = _key([turns, read.tools] if turns and len(turns) == len(read.turns) else row)
         self._count(result, read)
         result.errors += self._conversation_errors(result, read)
         result.errors += self._argument_errors(result, read)
@@ -131,13 +135,13 @@ class RowChecker:
                 rows = read_json(rows, f"Column {column!r}")
             except ValueError as error:
                 fault(None, "bad_conversation", str(error), column)
-                return read
+                return ReadRow("", errors=read.errors)
         elif isinstance(rows, Sequence):
             padded = looks_padded(rows)
         if not isinstance(rows, Sequence) or isinstance(rows, str):
             found = f"{type(rows).__name__}: {rows!r:.80}"
             fault(None, "bad_conversation", f"Column {column!r} must be a list of messages, but found {found}", column)
-            return read
+            return ReadRow("", errors=read.errors)
         if rows and all(isinstance(item, (list, tuple)) for item in rows):
             rows = [message for item in rows for message in item]
         deep = {i for i, message in enumerate(rows) if check_depth and depth_of(message) > MAX_DEPTH}
@@ -148,7 +152,11 @@ class RowChecker:
             rows = unpad_calls(rows, read.tools or [], padded=padded)
         turns, places, errors = collect_turns(rows, column=column, parse_text_calls=o.parse_text_calls, unread=deep)
         for i, why in errors:
-            fault(i, _kind_of(rows[i], str(why)), str(why), f"{column}[{i}]")
+            text = str(why)
+            if isinstance(why.__cause__, RecursionError):
+                text = f"A value in message {i} is nested deeper than {MAX_DEPTH} levels: {text[:200]}"
+            kind = "nesting" if isinstance(why.__cause__, RecursionError) else _kind_of(rows[i], text)
+            fault(i, kind, text, f"{column}[{i}]")
         read.turns, read.places = turns, places
         for turn, place in zip(turns, places, strict=True):
             message = None if turn is None else self._message(turn, place, fault, column, check_depth, surrogates)
@@ -430,10 +438,8 @@ def _half_character(value: Any) -> str:
     return ""
 
 
-def _without_ids(turn: dict[str, Any] | None) -> Any:
+def _without_ids(turn: dict[str, Any]) -> dict[str, Any]:
     """A turn without what only names its calls."""
-    if turn is None:
-        return None
     slim = {key: value for key, value in turn.items() if key != "tool_call_id"}
     if "tool_calls" in slim:
         slim["tool_calls"] = [(call["name"], call["arguments"]) for call in slim["tool_calls"]]

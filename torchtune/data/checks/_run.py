@@ -81,7 +81,7 @@ def check_rows(
         style=style,
         conversation_column=conversation_column,
         tools_column=tools_column,
-        tools=None if tools is None else _given_tools(tools),
+        tools=None if tools is None else given_tools(tools),
         builtin_tools=tuple(builtin_tools),
         parse_text_calls=parse_text_calls,
         max_seq_len=max_seq_len,
@@ -106,7 +106,7 @@ def check_rows(
     return report
 
 
-def _given_tools(tools: Sequence[Mapping[str, Any]] | str | os.PathLike[str]) -> list[dict[str, Any]]:
+def given_tools(tools: Sequence[Mapping[str, Any]] | str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Tools from a list, a JSON text, or a JSON file."""
     if isinstance(tools, os.PathLike) or (isinstance(tools, str) and not tools.lstrip().startswith(("[", "{"))):
         path = Path(tools).expanduser()
