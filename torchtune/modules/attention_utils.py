@@ -155,15 +155,13 @@ def _attention(
         mask = mask.unsqueeze(1)
     if softcap is not None:
         return _soft_capped_attention(q, k, v, mask, is_causal, dropout_p, scale or q.shape[-1] ** -0.5, softcap)
+    shared_heads = q.shape[1] != k.shape[1]
+    if shared_heads and mask is not None and q.is_cuda:
+        # Of the CUDA kernels that take a mask, only the slow one takes fewer key heads than query heads.
+        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
+        shared_heads = False
     return F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=mask,
-        dropout_p=dropout_p,
-        is_causal=is_causal,
-        scale=scale,
-        enable_gqa=q.shape[1] != k.shape[1],
+        q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale, enable_gqa=shared_heads
     )
 
 

@@ -16,11 +16,11 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, loss_parallel, parallelize_module
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from _tiny_layers import VOCAB, decoder  # noqa: E402
+from _tiny_layers import VOCAB, decoder
 
-from torchtune.modules import TiedLinear  # noqa: E402
-from torchtune.modules.loss import LinearCrossEntropyLoss  # noqa: E402
-from torchtune.modules.peft import DoRALinear, LoRALinear, get_adapter_params, set_trainable_params  # noqa: E402
+from torchtune.modules import TiedLinear
+from torchtune.modules.loss import LinearCrossEntropyLoss
+from torchtune.modules.peft import DoRALinear, LoRALinear, get_adapter_params, set_trainable_params
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9], [2, 6, 5, 3, 5, 8]])
 LABELS = torch.tensor([[1, 4, -100, 5, 9, 2], [6, 5, 3, -100, -100, 9]])
@@ -90,9 +90,9 @@ def tensor_parallel() -> None:
 
 if __name__ == "__main__":
     dist.init_process_group("gloo")
-    torch.manual_seed(0)
-    if sys.argv[1] == "tensor_parallel":
-        tensor_parallel()
-    else:
-        fsdp(sys.argv[1])
+    for kind in ("full", "tied", "lora", "dora"):
+        print(kind, flush=True)
+        fsdp(kind)
+    print("tensor parallel", flush=True)
+    tensor_parallel()
     dist.destroy_process_group()

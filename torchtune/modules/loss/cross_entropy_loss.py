@@ -218,6 +218,7 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
         else:
             return None
         hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+        hooked = hooked or torch.is_autocast_enabled(hidden.device.type)
         if hooked or self.tp_enabled or not _eager(hidden, weight) or weight.dtype != hidden.dtype:
             return None
         return weight

@@ -84,7 +84,7 @@ def quantize_assigned_weight(module: nn.Module, quantization: dict[str, Any]) ->
     """
 
     def hook(module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any], *_: Any) -> None:
-        loaded = state_dict.get(f"{prefix}weight")
+        loaded: Any = state_dict.get(f"{prefix}weight")
         plain = type(loaded) in (Tensor, nn.Parameter)
         if plain and metadata.get("assign_to_params_buffers") and loaded.shape == module.weight.shape:
             state_dict[f"{prefix}weight"] = to_nf4(loaded.to(module.weight.dtype), **quantization)
