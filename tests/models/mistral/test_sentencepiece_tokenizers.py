@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +123,24 @@ def test_mistral_writes_calls_with_its_control_tokens(spm_file: str) -> None:
     parsed = tokenizer.parse_tokens(kept)
     assert [(c.name, c.arguments) for c in parsed.tool_calls] == [("get_weather", {"city": "Paris"})]
     assert tokenizer.default_format == "mistral_v3"
+
+
+def test_mistral_without_tokens_for_tools_refuses_them(tmp_path: Path) -> None:
+    from sentencepiece import SentencePieceTrainer
+
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["hello world", "get weather"] * 9),
+        model_prefix=str(tmp_path / "v1"),
+        vocab_size=300,
+        model_type="bpe",
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    tokenizer = MistralTokenizer(str(tmp_path / "v1.model"))
+    assert tokenizer.tokenize_messages(TURN)[0]
+    with pytest.raises(ValueError, match=r"no such token"):
+        tokenizer.tokenize_messages(TURN, tools=[TOOL])
 
 
 def test_gemma_official_format_uses_its_turn_tokens(spm_file: str) -> None:

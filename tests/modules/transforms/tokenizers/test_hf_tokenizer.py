@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torchtune.data import Message, ToolCall
 from torchtune.data.formats import Segment, get_format
 from torchtune.modules.transforms.tokenizers import HuggingFaceBaseTokenizer, HuggingFaceModelTokenizer
-from torchtune.modules.transforms.tokenizers._hf_tokenizer import detect_format
 
 SPECIAL = [
     *("<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|tool|>"),
@@ -592,13 +591,14 @@ class TestModelTokenizer:
 @pytest.mark.parametrize(
     ("template", "name"),
     [
-        (REWRITES, "qwen3"),
-        ("<|start_header_id|>ipython", "llama3_1"),
-        ("<|header_start|>", "llama4"),
-        ("[TOOL_CALLS][SYSTEM_PROMPT]", "mistral_v7"),
-        ("<start_of_turn>", "gemma2"),
-        ("{{ messages }}", None),
+        ("<|header_start|>{{ messages }}", "llama4"),
+        ("[AVAILABLE_TOOLS][SYSTEM_PROMPT][TOOL_CONTENT]{{ messages }}", "mistral_v7"),
+        ("{{ messages }}", "qwen3"),
     ],
 )
-def test_the_format_that_reads_a_model_is_found_from_its_template(template: str, name: str | None) -> None:
-    assert detect_format(template) == name
+def test_the_format_that_reads_a_model_is_found_from_its_template(model: Any, template: str, name: str) -> None:
+    assert model(template).format.name == name
+
+
+def test_or_is_named(model: Any) -> None:
+    assert model("{{ messages }}", chat_format="hermes").format.name == "hermes"

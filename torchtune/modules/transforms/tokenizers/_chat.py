@@ -8,6 +8,7 @@ Both give :class:`ChatTokens`; what is trained is decided after that, by a polic
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from itertools import chain, repeat
@@ -24,6 +25,8 @@ TRAIN_ON = ("message", "sampled")
 TRUNCATION_TYPES = ("right", "left")
 #: Encoded stretches that a tokenizer remembers, and the longest that it does: headers and tool lists repeat.
 _CACHE_SIZE, _CACHE_CHARS = 2048, 32_768
+#: Tags such as <tool_call>: tokens in some vocabularies of a family and text in others.
+_TAG = re.compile(r"</?[a-z_]+>")
 
 
 class Run(NamedTuple):
@@ -388,9 +391,9 @@ class ChatTokenizer:
         for segment in segments:
             token = ids.get(segment.text) if segment.special else None
             if segment.media is None and token is None:
-                if segment.special and segment.text in self.format.stop:
+                if segment.special and (segment.text in self.format.stop or not _TAG.fullmatch(segment.text)):
                     raise ValueError(
-                        f"Format {self.format.name} ends a turn in {segment.text}, but the vocabulary of "
+                        f"Format {self.format.name} writes the control token {segment.text}, but the vocabulary of this "
                         f"{type(self).__name__} has no such token. Choose another chat_format, or add the token."
                     )
                 texts.append(segment)

@@ -210,7 +210,7 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
             max_seq_len=max_seq_len,
             prompt_template=prompt_template,
             truncation_type=truncation_type,
-            chat_format=chat_format or detect_format(next(iter(sources.values()))) or "chatml",
+            chat_format=chat_format or find_format(tokenizer_json_path, sources.values()),
             train_on=train_on,
         )
 
@@ -419,40 +419,22 @@ def find_templates(tokenizer_json_path: str, config: Mapping[str, Any]) -> dict[
     return found
 
 
-#: What a template holds -> the format that reads its output; the first row whose texts are all there.
-_SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("<|start_of_role|>",), "granite4"),
-    (("<|channel|>", "<|message|>"), "gpt_oss"),
-    (("<arg_key>",), "glm4_5"),
-    (("<|tool_calls_section_begin|>",), "kimi_k2"),
-    (("<|tool_call>",), "gemma4"),
-    (("<｜tool▁calls▁begin｜>",), "deepseek_v3_1"),
-    (("<function=", "<parameter="), "qwen3_coder"),
-    (("<tool_call>", "<|im_start|>", "<think>"), "qwen3"),
-    (("<tool_call>", "<|im_start|>"), "qwen2_5"),
-    (("<|header_start|>",), "llama4"),
-    (("<|start_header_id|>", "ipython"), "llama3_1"),
-    (("<|start_header_id|>",), "llama3"),
-    (("[TOOL_CALLS]", "[CALL_ID]"), "mistral_v11"),
-    (("[TOOL_CALLS]", "[ARGS]"), "mistral_v13"),
-    (("[TOOL_CALLS]", "[SYSTEM_PROMPT]"), "mistral_v7"),
-    (("[TOOL_CALLS]",), "mistral_v3"),
-    (("<start_of_turn>",), "gemma2"),
-    (("<|im_start|>", "<|im_sep|>"), "phi4"),
-    (("<|assistant|>", "<|end|>"), "phi3"),
-    (("<|im_start|>",), "chatml"),
-)
+def find_format(tokenizer_json_path: str, templates: Iterable[str]) -> str:
+    """The name of the chat format that reads what a model with these templates emits.
 
+    One that the template bears the marks of, or that the model's folder is named after; else the hermes syntax in ChatML,
+    with thinking, which most other models write.
+    """
+    from torchtune.data.formats import detect_format
+    from torchtune.data.formats._registry import _by_template
 
-def detect_format(template: str) -> str | None:
-    """The name of the chat format whose signs stand in a template, or None."""
-    from torchtune.data.formats import list_formats
-
-    known = set(list_formats())
-    for signs, name in _SIGNS:
-        if name in known and all(sign in template for sign in signs):
-            return name
-    return None
+    fits = _by_template("\n".join(templates))
+    if fits:
+        return fits[0]
+    try:
+        return detect_format(Path(tokenizer_json_path).parent)
+    except ValueError:
+        return "qwen3"
 
 
 def _token_text(value: Any) -> str | None:
