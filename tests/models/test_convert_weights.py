@@ -23,6 +23,7 @@ from torchtune.models.convert_weights import (
     tune_to_peft_adapter_weights,
 )
 from torchtune.models.llama3 import llama3
+from torchtune.models.llama3_2_vision._convert_weights import _hf_map
 from torchtune.models.phi3 import phi3_hf_to_tune, phi3_tune_to_hf
 from torchtune.models.qwen2 import qwen2_hf_to_tune, qwen2_tune_to_hf
 from torchtune.models.qwen3._convert_weights import qwen3_hf_to_tune, qwen3_tune_to_hf
@@ -139,9 +140,32 @@ def test_adapter_rows_move_as_the_weights_do(key_map: Any) -> None:
     assert _equal(peft_to_tune_adapter_weights(theirs, **HEADS, key_map=key_map), adapter)
 
 
-def test_adapters_of_fused_layers_are_refused_with_a_way_out() -> None:
+def test_adapters_of_fused_layers_become_one_and_single_again() -> None:
+    adapter = {key: value for key, value in _adapter().items() if "k_proj" not in key and "magnitude" not in key}
+    theirs = tune_to_peft_adapter_weights(adapter, **HEADS, key_map=PHI3_HF)
+    qkv = "base_model.model.model.layers.1.self_attn.qkv_proj."
+    assert theirs[qkv + "lora_A.weight"].shape == (8, 32) and theirs[qkv + "lora_B.weight"].shape == (64, 8)
+    assert not theirs[qkv + "lora_B.weight"][32:48].any()
+    assert _equal(peft_to_tune_adapter_weights(theirs, **HEADS, key_map=PHI3_HF), adapter)
+    config = {"target_modules": ["q_proj", "v_proj", "w2"], "r": 4, "lora_alpha": 8}
+    written = tune_to_peft_adapter_config(config, key_map=PHI3_HF)
+    assert written["target_modules"] == ["qkv_proj", "down_proj"]
+    assert written["rank_pattern"] == {"qkv_proj": 8} and written["alpha_pattern"] == {"qkv_proj": 16}
+
+
+def test_an_adapter_trained_on_a_fused_layer_is_shared_by_its_parts() -> None:
+    a, b = torch.randn(4, 32), torch.randn(64, 4)
+    prefix = "base_model.model.model.layers.0.self_attn.qkv_proj."
+    ours = peft_to_tune_adapter_weights(
+        {prefix + "lora_A.weight": a, prefix + "lora_B.weight": b}, **HEADS, key_map=PHI3_HF
+    )
+    assert torch.equal(ours["layers.0.attn.k_proj.lora_a.weight"], a)
+    assert torch.equal(ours["layers.0.attn.k_proj.lora_b.weight"], b[32:48])
+
+
+def test_layouts_without_peft_adapters_are_refused_with_a_way_out() -> None:
     with pytest.raises(ValueError, match="Save the merged weights"):
-        tune_to_peft_adapter_weights(_adapter(), **HEADS, key_map=PHI3_HF)
+        tune_to_peft_adapter_weights(_adapter(), **HEADS, key_map=_hf_map(5, [3]))
 
 
 def test_base_weights_among_adapter_weights_are_an_error() -> None:

@@ -162,9 +162,18 @@ def test_reward_models_equal_transformers(name: str) -> None:
 @pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
 def test_adapters_equal_peft(pair: Pair, use_dora: bool) -> None:
     peft = pytest.importorskip("peft")
-    if not pair.family.hf.peft:
-        pytest.skip("fused projections")
     targets = ["q_proj", "k_proj", "v_proj", "output_proj", "w1", "w2", "w3"]
+    _compare_adapters(pair, peft, targets, use_dora)
+
+
+def test_adapters_of_some_of_the_fused_layers_equal_peft() -> None:
+    peft = pytest.importorskip("peft")
+    _compare_adapters(make_pair("phi3"), peft, ["q_proj", "v_proj", "w1"], use_dora=False)
+    with pytest.raises(ValueError, match="adapt all of them"):
+        _compare_adapters(make_pair("phi3"), peft, ["q_proj", "v_proj"], use_dora=True)
+
+
+def _compare_adapters(pair: Pair, peft: Any, targets: list[str], use_dora: bool) -> None:
     ours = pair.tune(Adapter(frozenset(targets), rank=4, alpha=8.0, use_dora=use_dora), strict=False)
     if use_dora:
         for module in ours.modules():
@@ -178,7 +187,9 @@ def test_adapters_equal_peft(pair: Pair, use_dora: bool) -> None:
                 parameter.copy_(parameter * (1 + 0.1 * noise) if "magnitude" in key else 0.1 * noise)
     adapter = get_adapter_state_dict(ours.state_dict())
 
-    config = tune_to_peft_adapter_config({"target_modules": targets, "r": 4, "lora_alpha": 8.0, "use_dora": use_dora})
+    config = tune_to_peft_adapter_config(
+        {"target_modules": targets, "r": 4, "lora_alpha": 8.0, "use_dora": use_dora}, key_map=pair.family.hf
+    )
     theirs = peft.get_peft_model(pair.hf, peft.LoraConfig(**config, task_type="CAUSAL_LM"))
     exported = pair.family.adapter_to_peft(adapter, pair.config)
     result = peft.set_peft_model_state_dict(theirs, exported)

@@ -36,6 +36,12 @@ class KeyMap:
         inverse = {ours: theirs for theirs, parts in self.pairs.items() for ours in parts}
         object.__setattr__(self, "inverse", inverse)
 
+    @property
+    def fused_targets(self) -> dict[str, str]:
+        """Our layers that are parts of a fused one: ours to theirs (``q_proj`` to ``qkv_proj``)."""
+        fused = {theirs: parts for theirs, parts in self.pairs.items() if len(parts) > 1}
+        return {part.split(".")[-2]: theirs.split(".")[-2] for theirs, parts in fused.items() for part in parts}
+
 
 def _one(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     return {theirs: (ours,) for theirs, ours in pairs.items()}
@@ -107,7 +113,6 @@ PHI3_HF = KeyMap(
         **_TOP,
     },
     ignored=_INV_FREQ,
-    peft=False,
 )
 GENERIC_META = KeyMap(
     "Meta",

@@ -292,16 +292,18 @@ def reward_tune_to_hf(
 
 
 def tune_to_peft_adapter_config(
-    adapter_config: Mapping[str, Any], base_model_name_or_path: str | None = None
+    adapter_config: Mapping[str, Any], base_model_name_or_path: str | None = None, key_map: KeyMap = GENERIC_HF
 ) -> dict[str, Any]:
     """Write an adapter's configuration with PEFT's names.
 
     Args:
         adapter_config (Mapping[str, Any]): ``target_modules`` (our names), ``r``, ``lora_alpha`` and what else is to be kept.
         base_model_name_or_path (str | None): the base model, so that PEFT finds it.
+        key_map (KeyMap): the base model's layout.
 
     Returns:
-        dict[str, Any]: the contents of ``adapter_config.json``.
+        dict[str, Any]: the contents of ``adapter_config.json``. Adapters of layers that the layout fuses become one of their
+        ranks' sum, by ``rank_pattern`` and ``alpha_pattern``.
 
     Raises:
         ValueError: where a required key is missing or a target isn't known.
@@ -309,10 +311,17 @@ def tune_to_peft_adapter_config(
     missing = [key for key in ("target_modules", "r", "lora_alpha") if key not in adapter_config]
     if missing:
         raise ValueError(f"PEFT adapter config requires target_modules, r and lora_alpha; missing: {missing}")
-    unknown = [name for name in adapter_config["target_modules"] if name not in PEFT_TARGETS]
+    names = list(adapter_config["target_modules"])
+    unknown = [name for name in names if name not in PEFT_TARGETS]
     if unknown:
         raise ValueError(f"Unknown target module {unknown[0]}; known are {list(PEFT_TARGETS)}")
-    config = {**adapter_config, "target_modules": [PEFT_TARGETS[name] for name in adapter_config["target_modules"]]}
+    fused = key_map.fused_targets
+    targets = [fused.get(name) or PEFT_TARGETS[name] for name in names]
+    config = {**adapter_config, "target_modules": list(dict.fromkeys(targets))}
+    sums = {name: targets.count(name) for name in targets if targets.count(name) > 1}
+    if sums:
+        config["rank_pattern"] = {name: count * config["r"] for name, count in sums.items()}
+        config["alpha_pattern"] = {name: count * config["lora_alpha"] for name, count in sums.items()}
     if base_model_name_or_path:
         config["base_model_name_or_path"] = base_model_name_or_path
     return config
@@ -328,7 +337,8 @@ def tune_to_peft_adapter_weights(
 ) -> StateDict:
     """Convert our adapter weights to PEFT's.
 
-    Output rows (``lora_b`` and DoRA's magnitude) are reordered for q and k exactly where the family's weights are.
+    Output rows (``lora_b`` and DoRA's magnitude) are reordered for q and k exactly where the family's weights are. Adapters of
+    layers that the layout fuses (Phi-3) become one, whose ``lora_B`` is zero outside of each layer's own block.
 
     Args:
         state_dict (StateDict): our adapter tensors.
@@ -343,21 +353,26 @@ def tune_to_peft_adapter_weights(
 
     Raises:
         UnexpectedKey: for a key that isn't an adapter's of this layout.
-        ValueError: where the layout fuses layers that we adapt one by one (Phi-3).
+        ValueError: where PEFT has no such adapter.
     """
     _require_peft(key_map)
     sizes = HeadSizes(num_heads, num_kv_heads, dim, head_dim)
-    table = {ours: theirs for ours, theirs in key_map.inverse.items() if ours.endswith(".weight")}
-    converted: StateDict = {}
+    layers: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in state_dict.items():
         suffix = next((suffix for suffix in PEFT_SUFFIXES if key.endswith("." + suffix)), None)
         if suffix is None:
             raise UnexpectedKey(key, f"{key_map.name} adapter")
-        layer = key[: -len(suffix)]
-        if suffix != "lora_a.weight" and _short(layer + "weight") in key_map.permuted:
+        weight = key[: -len(suffix)] + "weight"
+        if suffix != "lora_a.weight" and _short(weight) in key_map.permuted:
             tensor = _reorder_rows(tensor, key, sizes, to_tune=False)
-        theirs = get_mapped_key(layer + "weight", table).removesuffix("weight")
-        converted[PEFT_PREFIX + theirs + PEFT_SUFFIXES[suffix]] = tensor
+        layers.setdefault(weight, {})[suffix] = tensor
+    converted: StateDict = {}
+    for weight in layers:
+        pattern, numbers = _lookup(weight, key_map.inverse, f"torchtune {key_map.name}")
+        theirs = key_map.inverse[pattern].format(*numbers).removesuffix("weight")
+        parts = [part.format(*numbers) for part in key_map.pairs[key_map.inverse[pattern]]]
+        adapter = layers[weight] if len(parts) == 1 else fuse_adapters(layers, parts, sizes)
+        converted |= {PEFT_PREFIX + theirs + PEFT_SUFFIXES[suffix]: tensor for suffix, tensor in adapter.items()}
     return converted
 
 
@@ -370,6 +385,8 @@ def peft_to_tune_adapter_weights(
     key_map: KeyMap = GENERIC_HF,
 ) -> StateDict:
     """Convert PEFT's adapter weights to ours; the inverse of :func:`tune_to_peft_adapter_weights`.
+
+    An adapter of fused layers that wasn't made of single ones gives each of them its whole ``lora_A``.
 
     Args:
         state_dict (StateDict): the tensors of ``adapter_model.safetensors``.
@@ -384,27 +401,76 @@ def peft_to_tune_adapter_weights(
 
     Raises:
         UnexpectedKey: for a key that isn't an adapter's of this layout.
-        ValueError: where the layout fuses layers that we adapt one by one (Phi-3).
+        ValueError: where PEFT has no such adapter.
     """
     _require_peft(key_map)
     sizes = HeadSizes(num_heads, num_kv_heads, dim, head_dim)
-    table = {theirs: parts[0] for theirs, parts in key_map.pairs.items() if theirs.endswith(".weight")}
     suffixes = {theirs: ours for ours, theirs in PEFT_SUFFIXES.items()}
-    converted: StateDict = {}
+    layers: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in state_dict.items():
         suffix = next((suffix for suffix in suffixes if key.endswith("." + suffix)), None)
         if suffix is None or not key.startswith(PEFT_PREFIX):
             raise UnexpectedKey(key, f"PEFT {key_map.name} adapter")
-        layer = get_mapped_key(key[len(PEFT_PREFIX) : -len(suffix)] + "weight", table)
-        if suffix != "lora_A.weight" and _short(layer) in key_map.permuted:
-            tensor = _reorder_rows(tensor, layer, sizes, to_tune=True)
-        converted[layer.removesuffix("weight") + suffixes[suffix]] = tensor
+        layers.setdefault(key[len(PEFT_PREFIX) : -len(suffix)] + "weight", {})[suffixes[suffix]] = tensor
+    converted: StateDict = {}
+    for theirs, adapter in layers.items():
+        pattern, numbers = _lookup(theirs, key_map.pairs, f"PEFT {key_map.name} adapter")
+        parts = [part.format(*numbers) for part in key_map.pairs[pattern]]
+        pieces = {parts[0]: adapter} if len(parts) == 1 else split_adapter(adapter, parts, sizes)
+        for part, piece in pieces.items():
+            for suffix, tensor in piece.items():
+                if suffix != "lora_a.weight" and _short(part) in key_map.permuted:
+                    tensor = _reorder_rows(tensor, part, sizes, to_tune=True)
+                converted[part.removesuffix("weight") + suffix] = tensor
     return converted
+
+
+def fuse_adapters(
+    layers: Mapping[str, dict[str, torch.Tensor]], parts: Sequence[str], sizes: HeadSizes
+) -> dict[str, torch.Tensor]:
+    """One adapter of a fused layer from those of its parts: the same function, of the sum of their ranks."""
+    present = [part for part in parts if part in layers]
+    rows = {part: layers[part]["lora_b.weight"].shape[0] for part in present}
+    rows |= {p: sizes.rows(p) if "attn" in p else rows[present[0]] for p in parts if p not in rows}
+    fused = {"lora_a.weight": torch.cat([layers[part]["lora_a.weight"] for part in present])}
+    first = layers[present[0]]["lora_b.weight"]
+    blocks = [layers[part]["lora_b.weight"] if part in layers else first.new_zeros(rows[part], 0) for part in parts]
+    fused["lora_b.weight"] = torch.block_diag(*blocks)
+    if any("magnitude" in layers[part] for part in present):
+        if len(present) < len(parts):
+            raise ValueError(
+                f"DoRA adapters of {present} without {sorted(set(parts) - set(present))} can't be written for PEFT, which "
+                "has one magnitude for the fused layer: adapt all of them, or none, or use LoRA"
+            )
+        fused["magnitude"] = torch.cat([layers[part]["magnitude"] for part in parts])
+    return fused
+
+
+def split_adapter(
+    adapter: Mapping[str, torch.Tensor], parts: Sequence[str], sizes: HeadSizes
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The adapters of a fused layer's parts; the inverse of :func:`fuse_adapters`."""
+    a, b = adapter["lora_a.weight"], adapter["lora_b.weight"]
+    rows = dict(zip(parts, b.split(_split_sizes(parts, b.shape[0], sizes)), strict=True))
+    present = [part for part in parts if rows[part].any()] or list(parts)
+    rank = a.shape[0] // len(present)
+    columns = {part: slice(index * rank, (index + 1) * rank) for index, part in enumerate(present)}
+    own = torch.block_diag(*(rows[part][:, columns[part]] for part in present))
+    if a.shape[0] % len(present) or not torch.equal(own, torch.cat([rows[part] for part in present])):
+        columns = {part: slice(None) for part in present}
+    split = {
+        part: {"lora_a.weight": a[columns[part]], "lora_b.weight": rows[part][:, columns[part]]} for part in present
+    }
+    if "magnitude" in adapter:
+        magnitudes = adapter["magnitude"].split([len(rows[part]) for part in parts])
+        for part, magnitude in zip(parts, magnitudes, strict=True):
+            split.setdefault(part, {})["magnitude"] = magnitude
+    return split
 
 
 def _require_peft(key_map: KeyMap) -> None:
     if not key_map.peft:
         raise ValueError(
-            f"{key_map.name} checkpoints hold q, k, v (and gate, up) in one tensor, which PEFT adapts as one; adapters of "
-            "the single layers can't be written for PEFT. Save the merged weights instead (save_adapter_weights_only: false)."
+            f"Adapters of {key_map.name} models can't be written for PEFT, which has no adapter for their layers. "
+            "Save the merged weights instead (save_adapter_weights_only: false)."
         )

@@ -188,7 +188,7 @@ class FullModelHFCheckpointer(FileCheckpointer):
                 "No %r in the state dict: adapter_config.json, which PEFT needs, is not written.", ADAPTER_CONFIG
             )
             return
-        written = tune_to_peft_adapter_config(config, base_model_name_or_path=self._base_model())
+        written = tune_to_peft_adapter_config(config, self._base_model(), self._layout.key_map)
         path = draft.path / f"{subfolder}{ADAPTER_CONFIG_FNAME}.json"
         path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
