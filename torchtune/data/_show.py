@@ -246,10 +246,14 @@ def _append_pieces(text: Text, pieces: Sequence[Piece], ids: bool, colour: bool)
     for trained, group in groupby(pieces, key=lambda piece: piece.trained):
         if trained and not colour:
             text.append("⟦")
-        for piece in group:
-            text.append(visible(piece.text), style=_STYLES[piece.trained, piece.control])
-            if ids and piece.ids:
-                text.append(f"⟨{' '.join(map(str, piece.ids))}⟩", style="dim")
+        for control, alike in groupby(group, key=lambda piece: piece.control):
+            style = _STYLES[trained, control]
+            if not ids:
+                text.append("".join(visible(piece.text) for piece in alike), style=style)
+                continue
+            for piece in alike:
+                text.append(visible(piece.text), style=style)
+                text.append(f"⟨{' '.join(map(str, piece.ids))}⟩" if piece.ids else "", style="dim")
         if trained and not colour:
             text.append("⟧")
 

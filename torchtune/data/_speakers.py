@@ -42,7 +42,7 @@ def speaker_of(message: Mapping[str, Any], where: str) -> str:
     speaker = message.get("role") if message.get("role") is not None else message.get("from")
     if speaker is None:
         raise ValueError(f"{where} has no 'role' (or 'from'); found keys {sorted(map(str, message))}")
-    if speaker not in ROLES and speaker not in CALL_ROLES:
+    if not isinstance(speaker, str) or (speaker not in ROLES and speaker not in CALL_ROLES):
         raise ValueError(f"{where} has unknown role {speaker!r}; expected one of {[*ROLES, *CALL_ROLES]}")
     return speaker
 

@@ -89,6 +89,9 @@ class RowChecker:
             result.errors.append(
                 self._error(result, None, "nesting", f"The row is nested deeper than {MAX_DEPTH} levels")
             )
+        except (TypeError, AttributeError, LookupError) as error:
+            text = f"The row cannot be read: {type(error).__name__}: {error}; a value in it has a type nobody expects there"
+            result.errors.append(self._error(result, None, "unreadable", text))
         return result
 
     def _check(self, result: RowResult, data: bytes | Mapping[str, Any]) -> None:
@@ -314,7 +317,14 @@ class RowChecker:
             try:
                 size = self.model.measure(kept, tools)
                 break
-            except (ValueError, TypeError) as error:
+            except RecursionError:
+                raise
+            except Exception as error:  # a tool whose schema is none may break a format in any way
+                if not isinstance(error, ValueError):
+                    if not any(known.kind == "bad_schema" for known in result.errors):
+                        text = f"The row cannot be written: {type(error).__name__}: {error}"
+                        result.errors.append(self._error(result, None, "format_refuses", text, read.column))
+                    return
                 found = _INDEX.search(str(error))
                 index = None if found is None else int(found[1] or found[2])
                 at = 0 if index == 0 or index is None else min(index + shift, len(messages) - 1)
