@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from inspect import Parameter, Signature
 from typing import Any, List, Literal  # noqa: UP035
 
 from torch import nn
 
-from torchtune.models._dense import Adapter, DecoderSpec, dense_decoder, self_attention
+from torchtune.models._dense import NO_ADAPTER, Adapter, DecoderSpec, dense_decoder, self_attention
 from torchtune.modules import TransformerDecoder
 
 Builder = Callable[..., TransformerDecoder]
@@ -61,14 +62,48 @@ SIZE_PARAMETERS: dict[str, str] = {
     "sliding_window_size": "tokens that every other layer looks back on.",
     "sliding_window": "tokens that every layer looks back on; None is all.",
     "query_pre_attn_scalar": "scores are divided by the root of this; None is ``head_dim``.",
+    "decoder_lora": "adapt the decoder's self-attention layers, and its output where asked for.",
+    "encoder_lora": "adapt CLIP.",
+    "fusion_lora": "adapt what joins images and text: cross-attention, the projection.",
+    "fusion_interval": "every so many layers there is cross-attention.",
+    "num_special_tokens": "tokens that were added to the vocabulary for images.",
+    "encoder_max_seq_len": "most image tokens.",
+    "patch_size": "pixels of a patch's side.",
+    "tile_size": "pixels of a tile's side.",
+    "max_num_tiles": "most tiles of an image that CLIP sees at once.",
+    "in_channels": "channels of an image.",
+    "clip_embed_dim": "size of a token's vector in CLIP.",
+    "clip_num_layers": "layers of CLIP.",
+    "clip_hidden_states": "layers of CLIP whose input is given on besides its output.",
+    "num_layers_projection": "layers after CLIP.",
+    "projection_embed_dim": "hidden size of the projection.",
+    "decoder_embed_dim": "size of a token's vector in the decoder.",
+    "hidden_dim": "hidden size of an expert.",
+    "num_experts": "experts per layer.",
+    "experts_per_token": "experts that a token goes through.",
+    "use_shared_expert": "one more expert that every token goes through.",
+    "use_qk_norm": "normalize q and k per head, after RoPE.",
+    "moe_every_n_layers": "every so many layers have experts, the others are dense; None is all.",
+    "mlp_hidden_dim": "hidden size of dense layers.",
+    "skip_rope_interval": "every so many layers have no positional embedding; None is none of them.",
+    "attention_chunk_size": "layers with RoPE see only their chunk of so many tokens.",
+    "use_scaled_rope": "stretch low rotary frequencies.",
+    "rope_scale_factor": "how far.",
+    "rope_low_freq_factor": "bounds the wavelengths that are fully stretched.",
+    "rope_high_freq_factor": "bounds the wavelengths that stay.",
+    "old_context_len": "tokens that the model was first trained on.",
+    "quantization_kwargs": "further arguments of the NF4 conversion.",
 }
+_LOGITS = "TransformerDecoder: token ids ``[b, s]`` to logits ``[b, s, vocab_size]``."
 # The order of a size's LoRA parameters, where it isn't that of the table.
 LORA_ORDER = tuple(name for name in LORA_PARAMETERS if name != "scaler_block_size")
 LORA_ORDER_LLAMA3 = (*LORA_ORDER[:6], "quantize_base", "use_dora")
 LORA_ORDER_TIED = tuple(name for name in LORA_ORDER if name != "apply_lora_to_output")
 
 
-def _docstring(summary: str, parameters: list[Parameter], source: str | None, raises: str = "") -> str:
+def _docstring(
+    summary: str, parameters: list[Parameter], source: str | None, raises: str = "", returns: str = _LOGITS
+) -> str:
     """A docstring in the house style, from the tables."""
     lines = [summary, ""]
     if parameters:
@@ -81,7 +116,7 @@ def _docstring(summary: str, parameters: list[Parameter], source: str | None, ra
             default = "" if parameter.default in (_REQUIRED, None) else f" Default: {parameter.default}."
             lines.append(f"    {parameter.name} ({kind}): {text}{default}")
         lines.append("")
-    lines += ["Returns:", "    TransformerDecoder: token ids ``[b, s]`` to logits ``[b, s, vocab_size]``."]
+    lines += ["Returns:", f"    {returns}"]
     if raises:
         lines += ["", "Raises:", f"    ValueError: {raises}"]
     if source:
@@ -90,12 +125,12 @@ def _docstring(summary: str, parameters: list[Parameter], source: str | None, ra
 
 
 def make_function(
-    name: str, module: str, parameters: list[Parameter], doc: str, body: Callable[..., TransformerDecoder]
-) -> Builder:
+    name: str, module: str, parameters: list[Parameter], doc: str, body: Callable[..., Any], returns: Any = None
+) -> Callable[..., Any]:
     """A function with this name, signature and docstring that calls ``body`` with every parameter by name."""
-    signature = Signature(parameters, return_annotation=TransformerDecoder)
+    signature = Signature(parameters, return_annotation=returns or TransformerDecoder)
 
-    def build(*args: Any, **kwargs: Any) -> TransformerDecoder:
+    def build(*args: Any, **kwargs: Any) -> Any:
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -169,6 +204,61 @@ def component_builders(
         raises="for an unknown layer name, none at all, or an adapter on a tied output layer.",
     )
     return full, make_function(f"lora_{name}", module, parameters, doc, build)
+
+
+def part_builders(
+    name: str,
+    title: str,
+    build: Callable[..., Any],
+    *,
+    module: str,
+    flags: tuple[str, ...],
+    returns: str,
+    source: str | None = None,
+    quantization_kwargs: bool = False,
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The builders ``name`` and ``lora_name`` of a part of a model with images.
+
+    Args:
+        name (str): name of the full builder.
+        title (str): what docstrings call the part.
+        build (Callable[..., Any]): takes an ``Adapter`` per flag by position, and sizes by name.
+        module (str): module that holds the builders.
+        flags (tuple[str, ...]): leading parameters of the LoRA builder: whether each adapter is used.
+        returns (str): the docstrings' line on what is returned.
+        source (str | None): where the architecture is described.
+        quantization_kwargs (bool): whether the LoRA builder takes further arguments of the NF4 conversion.
+
+    Returns:
+        tuple[Callable[..., Any], Callable[..., Any]]: the full and the LoRA builder.
+    """
+    keyword = Parameter.KEYWORD_ONLY
+    sizes = [p for p in inspect.signature(build).parameters.values() if p.kind is keyword]
+    annotation = inspect.signature(build).return_annotation
+    full = make_function(
+        name,
+        module,
+        sizes,
+        _docstring(f"Build {title}.", sizes, source, returns=returns),
+        lambda **kwargs: build(*[NO_ADAPTER] * len(flags), **kwargs),
+        annotation,
+    )
+    leading = [Parameter(flag, Parameter.POSITIONAL_OR_KEYWORD, annotation=bool) for flag in flags]
+    leading += [_lora_parameter(n) for n in ("lora_attn_modules", "apply_lora_to_mlp", "apply_lora_to_output")]
+    lora_names = ("lora_rank", "lora_alpha", "lora_dropout", "use_dora", "quantize_base")
+    parameters = leading + sizes + [_lora_parameter(n, keyword) for n in lora_names]
+    if quantization_kwargs:
+        parameters.append(Parameter("quantization_kwargs", Parameter.VAR_KEYWORD, annotation=Any))
+    size_names = {parameter.name for parameter in sizes}
+
+    def build_lora(quantization_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        used = [kwargs.pop(flag) for flag in flags]
+        chosen = {key: kwargs.pop(key) for key in size_names}
+        adapter = replace(Adapter.of(**kwargs), quantization=quantization_kwargs or {})
+        return build(*(adapter if use else NO_ADAPTER for use in used), **chosen)
+
+    doc = _docstring(f"Build {title} with LoRA, DoRA or QLoRA.", parameters, source, returns=returns)
+    return full, make_function(f"lora_{name}", module, parameters, doc, build_lora, annotation)
 
 
 def lora_attention_builder(

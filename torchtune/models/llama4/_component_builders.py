@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from torchtune.models._dense import LORA_ATTN_MODULES, NO_ADAPTER, Adapter, dequantize_state_dict
+from torchtune.models._builders import part_builders
+from torchtune.models._dense import NO_ADAPTER, Adapter, dequantize_state_dict
 from torchtune.models._masks import ChunkMask
 from torchtune.models.clip._component_builders import clip_vision_encoder
 from torchtune.models.llama4._encoder import Llama4VisionEncoder, Llama4VisionProjectionHead
@@ -81,22 +82,22 @@ def _decoder(
     embed_dim: int,
     hidden_dim: int,
     max_seq_len: int,
-    attn_dropout: float,
-    rope_base: int,
-    norm_eps: float,
-    num_experts: int,
-    experts_per_token: int,
-    use_shared_expert: bool,
-    use_qk_norm: bool,
-    moe_every_n_layers: int | None,
-    mlp_hidden_dim: int | None,
-    skip_rope_interval: int | None,
-    attention_chunk_size: int | None,
-    use_scaled_rope: bool,
-    rope_scale_factor: float,
-    rope_low_freq_factor: float,
-    rope_high_freq_factor: float,
-    old_context_len: int,
+    attn_dropout: float = 0.0,
+    rope_base: int = 500_000,
+    norm_eps: float = 1e-5,
+    num_experts: int = 16,
+    experts_per_token: int = 1,
+    use_shared_expert: bool = True,
+    use_qk_norm: bool = True,
+    moe_every_n_layers: int | None = None,
+    mlp_hidden_dim: int | None = None,
+    skip_rope_interval: int | None = None,
+    attention_chunk_size: int | None = None,
+    use_scaled_rope: bool = False,
+    rope_scale_factor: float = 16.0,
+    rope_low_freq_factor: float = 1.0,
+    rope_high_freq_factor: float = 1.0,
+    old_context_len: int = 8192,
 ) -> TransformerDecoder:
     if moe_every_n_layers is not None and moe_every_n_layers > 1 and mlp_hidden_dim is None:
         raise ValueError(f"moe_every_n_layers={moe_every_n_layers} leaves dense layers: pass their mlp_hidden_dim")
@@ -157,152 +158,6 @@ def _decoder(
     if adapter.quantize_base:
         dequantize_state_dict(model, model.tok_embeddings.weight.dtype)
     return model
-
-
-def llama4_decoder(
-    *,
-    vocab_size: int,
-    num_layers: int,
-    num_heads: int,
-    num_kv_heads: int,
-    embed_dim: int,
-    hidden_dim: int,
-    max_seq_len: int,
-    attn_dropout: float = 0.0,
-    rope_base: int = 500_000,
-    norm_eps: float = 1e-5,
-    num_experts: int = 16,
-    experts_per_token: int = 1,
-    use_shared_expert: bool = True,
-    use_qk_norm: bool = True,
-    moe_every_n_layers: int | None = None,
-    mlp_hidden_dim: int | None = None,
-    skip_rope_interval: int | None = None,
-    attention_chunk_size: int | None = None,
-    use_scaled_rope: bool = False,
-    rope_scale_factor: float | None = 16.0,
-    rope_low_freq_factor: float | None = 1.0,
-    rope_high_freq_factor: float | None = 1.0,
-    old_context_len: int | None = 8192,
-) -> TransformerDecoder:
-    """Build a Llama 4 decoder of any size.
-
-    Args:
-        vocab_size (int): number of tokens.
-        num_layers (int): number of layers.
-        num_heads (int): query heads.
-        num_kv_heads (int): key and value heads.
-        embed_dim (int): size of a token's vector.
-        hidden_dim (int): hidden size of an expert.
-        max_seq_len (int): longest input.
-        attn_dropout (float): dropout in attention.
-        rope_base (int): base of the rotary frequencies.
-        norm_eps (float): epsilon of the norms.
-        num_experts (int): experts per layer.
-        experts_per_token (int): experts that a token goes through.
-        use_shared_expert (bool): one more expert that every token goes through.
-        use_qk_norm (bool): normalize q and k per head, after RoPE.
-        moe_every_n_layers (int | None): every so many layers have experts, the others are dense; None is all.
-        mlp_hidden_dim (int | None): hidden size of dense layers.
-        skip_rope_interval (int | None): every so many layers have no positional embedding; None is none of them.
-        attention_chunk_size (int | None): layers with RoPE see only their chunk of so many tokens.
-        use_scaled_rope (bool): stretch low rotary frequencies.
-        rope_scale_factor (float | None): how far.
-        rope_low_freq_factor (float | None): bounds the wavelengths that are fully stretched.
-        rope_high_freq_factor (float | None): bounds the wavelengths that stay.
-        old_context_len (int | None): tokens that the model was first trained on.
-
-    Returns:
-        TransformerDecoder: token ids ``[b, s]`` to logits ``[b, s, vocab_size]``.
-
-    Source: https://huggingface.co/meta-llama/Llama-4-Scout-17B-16E (model card and config.json)
-    """
-    return _decoder(NO_ADAPTER, **locals())
-
-
-def lora_llama4_decoder(
-    decoder_lora: bool,
-    lora_attn_modules: list[LORA_ATTN_MODULES],
-    apply_lora_to_mlp: bool = False,
-    apply_lora_to_output: bool = False,
-    *,
-    vocab_size: int,
-    num_layers: int,
-    num_heads: int,
-    num_kv_heads: int,
-    embed_dim: int,
-    hidden_dim: int,
-    max_seq_len: int,
-    attn_dropout: float = 0.0,
-    rope_base: int = 500_000,
-    norm_eps: float = 1e-5,
-    num_experts: int = 16,
-    experts_per_token: int = 1,
-    use_shared_expert: bool = True,
-    use_qk_norm: bool = True,
-    moe_every_n_layers: int | None = None,
-    mlp_hidden_dim: int | None = None,
-    skip_rope_interval: int | None = None,
-    attention_chunk_size: int | None = None,
-    use_scaled_rope: bool = False,
-    rope_scale_factor: float | None = 16.0,
-    rope_low_freq_factor: float | None = 1.0,
-    rope_high_freq_factor: float | None = 1.0,
-    old_context_len: int | None = 8192,
-    lora_rank: int = 8,
-    lora_alpha: float = 16,
-    lora_dropout: float = 0.0,
-    use_dora: bool = False,
-    quantize_base: bool = False,
-) -> TransformerDecoder:
-    """Build a Llama 4 decoder of any size with LoRA, DoRA or QLoRA.
-
-    Experts get LoRA where DoRA is asked for, and stay in their dtype where the base is quantized.
-
-    Args:
-        decoder_lora (bool): whether there are adapters at all.
-        lora_attn_modules (list[LORA_ATTN_MODULES]): attention projections that get an adapter.
-        apply_lora_to_mlp (bool): adapt experts and dense layers too.
-        apply_lora_to_output (bool): adapt the output layer too.
-        vocab_size (int): number of tokens.
-        num_layers (int): number of layers.
-        num_heads (int): query heads.
-        num_kv_heads (int): key and value heads.
-        embed_dim (int): size of a token's vector.
-        hidden_dim (int): hidden size of an expert.
-        max_seq_len (int): longest input.
-        attn_dropout (float): dropout in attention.
-        rope_base (int): base of the rotary frequencies.
-        norm_eps (float): epsilon of the norms.
-        num_experts (int): experts per layer.
-        experts_per_token (int): experts that a token goes through.
-        use_shared_expert (bool): one more expert that every token goes through.
-        use_qk_norm (bool): normalize q and k per head, after RoPE.
-        moe_every_n_layers (int | None): every so many layers have experts, the others are dense; None is all.
-        mlp_hidden_dim (int | None): hidden size of dense layers.
-        skip_rope_interval (int | None): every so many layers have no positional embedding; None is none of them.
-        attention_chunk_size (int | None): layers with RoPE see only their chunk of so many tokens.
-        use_scaled_rope (bool): stretch low rotary frequencies.
-        rope_scale_factor (float | None): how far.
-        rope_low_freq_factor (float | None): bounds the wavelengths that are fully stretched.
-        rope_high_freq_factor (float | None): bounds the wavelengths that stay.
-        old_context_len (int | None): tokens that the model was first trained on.
-        lora_rank (int): rank of the low-rank update.
-        lora_alpha (float): scale of the update: ``lora_alpha / lora_rank``.
-        lora_dropout (float): dropout before the update.
-        use_dora (bool): DoRA instead of LoRA.
-        quantize_base (bool): keep the base weights in NF4.
-
-    Returns:
-        TransformerDecoder: token ids ``[b, s]`` to logits ``[b, s, vocab_size]``.
-    """
-    sizes = dict(locals())
-    options = ("lora_rank", "lora_alpha", "lora_dropout", "use_dora", "quantize_base")
-    lora = {name: sizes.pop(name) for name in options}
-    for name in ("decoder_lora", "lora_attn_modules", "apply_lora_to_mlp", "apply_lora_to_output"):
-        del sizes[name]
-    adapter = Adapter.of(lora_attn_modules, apply_lora_to_mlp, apply_lora_to_output, **lora)
-    return _decoder(adapter if decoder_lora else NO_ADAPTER, **sizes)
 
 
 def _projection_head(
@@ -372,16 +227,18 @@ def lora_llama4_vision_projection_head(
 
 def _vision_encoder(
     adapter: Adapter,
-    head: Llama4VisionProjectionHead,
+    fusion_adapter: Adapter,
     *,
     patch_size: int,
     num_heads: int,
     clip_embed_dim: int,
     clip_num_layers: int,
-    clip_hidden_states: list[int] | None,
+    clip_hidden_states: list[int] | None = None,
+    projection_embed_dim: int,
+    decoder_embed_dim: int,
     tile_size: int,
-    max_num_tiles: int,
-    in_channels: int,
+    max_num_tiles: int = 1,
+    in_channels: int = 3,
 ) -> Llama4VisionEncoder:
     clip = clip_vision_encoder(
         tile_size=tile_size,
@@ -400,135 +257,32 @@ def _vision_encoder(
         use_tile_pos_embed=False,
         adapter=adapter,
     )
+    head = _projection_head(fusion_adapter, decoder_embed_dim, clip_embed_dim, projection_embed_dim)
     encoder = Llama4VisionEncoder(clip=clip, projection_head=head)
     if adapter.quantize_base:
         dequantize_state_dict(encoder, clip.conv.weight.dtype)
     return encoder
 
 
-def llama4_vision_encoder(
-    *,
-    patch_size: int,
-    num_heads: int,
-    clip_embed_dim: int,
-    clip_num_layers: int,
-    clip_hidden_states: list[int] | None = None,
-    projection_embed_dim: int,
-    decoder_embed_dim: int,
-    tile_size: int,
-    max_num_tiles: int = 1,
-    in_channels: int = 3,
-) -> Llama4VisionEncoder:
-    """Build the image encoder of Llama 4.
+SOURCE = "https://huggingface.co/meta-llama/Llama-4-Scout-17B-16E (model card and config.json)"
 
-    Args:
-        patch_size (int): pixels of a patch's side.
-        num_heads (int): attention heads.
-        clip_embed_dim (int): size of a token's vector in CLIP.
-        clip_num_layers (int): layers of CLIP.
-        clip_hidden_states (list[int] | None): layers whose input CLIP returns too; not used further.
-        projection_embed_dim (int): hidden size of the projection.
-        decoder_embed_dim (int): size of a token's vector in the decoder.
-        tile_size (int): pixels of a tile's side.
-        max_num_tiles (int): tiles that CLIP sees at once.
-        in_channels (int): channels of an image.
-
-    Returns:
-        Llama4VisionEncoder: tiles ``[..., c, h, w]`` to ``[n, e, decoder_embed_dim]``.
-
-    Source: https://huggingface.co/meta-llama/Llama-4-Scout-17B-16E (config.json)
-    """
-    return _vision_encoder(
-        NO_ADAPTER,
-        _projection_head(NO_ADAPTER, decoder_embed_dim, clip_embed_dim, projection_embed_dim),
-        patch_size=patch_size,
-        num_heads=num_heads,
-        clip_embed_dim=clip_embed_dim,
-        clip_num_layers=clip_num_layers,
-        clip_hidden_states=clip_hidden_states,
-        tile_size=tile_size,
-        max_num_tiles=max_num_tiles,
-        in_channels=in_channels,
-    )
-
-
-def lora_llama4_vision_encoder(
-    encoder_lora: bool,
-    fusion_lora: bool,
-    lora_attn_modules: list[LORA_ATTN_MODULES],
-    apply_lora_to_mlp: bool = False,
-    apply_lora_to_output: bool = False,
-    *,
-    patch_size: int,
-    num_heads: int,
-    clip_embed_dim: int,
-    clip_num_layers: int,
-    clip_hidden_states: list[int] | None = None,
-    projection_embed_dim: int,
-    decoder_embed_dim: int,
-    tile_size: int,
-    max_num_tiles: int = 1,
-    in_channels: int = 3,
-    lora_rank: int = 8,
-    lora_alpha: float = 16,
-    lora_dropout: float = 0.0,
-    use_dora: bool = False,
-    quantize_base: bool = False,
-    **quantization_kwargs: Any,
-) -> Llama4VisionEncoder:
-    """Build the image encoder of Llama 4 with LoRA, DoRA or QLoRA.
-
-    Args:
-        encoder_lora (bool): adapt CLIP.
-        fusion_lora (bool): adapt the projection, where ``apply_lora_to_output`` is set too.
-        lora_attn_modules (list[LORA_ATTN_MODULES]): attention projections that get an adapter.
-        apply_lora_to_mlp (bool): adapt the feed-forward layers too.
-        apply_lora_to_output (bool): adapt the projection to the decoder too.
-        patch_size (int): pixels of a patch's side.
-        num_heads (int): attention heads.
-        clip_embed_dim (int): size of a token's vector in CLIP.
-        clip_num_layers (int): layers of CLIP.
-        clip_hidden_states (list[int] | None): layers whose input CLIP returns too; not used further.
-        projection_embed_dim (int): hidden size of the projection.
-        decoder_embed_dim (int): size of a token's vector in the decoder.
-        tile_size (int): pixels of a tile's side.
-        max_num_tiles (int): tiles that CLIP sees at once.
-        in_channels (int): channels of an image.
-        lora_rank (int): rank of the low-rank update.
-        lora_alpha (float): scale of the update: ``lora_alpha / lora_rank``.
-        lora_dropout (float): dropout before the update.
-        use_dora (bool): DoRA instead of LoRA.
-        quantize_base (bool): keep CLIP's base weights in NF4.
-        **quantization_kwargs (Any): further arguments of the NF4 conversion.
-
-    Returns:
-        Llama4VisionEncoder: tiles ``[..., c, h, w]`` to ``[n, e, decoder_embed_dim]``.
-    """
-    adapter = NO_ADAPTER
-    if encoder_lora:
-        targets = [*lora_attn_modules, *(("w1", "w2") if apply_lora_to_mlp else ())]
-        adapter = Adapter(
-            frozenset(targets), lora_rank, lora_alpha, lora_dropout, use_dora, quantize_base, quantization_kwargs
-        )
-    head = lora_llama4_vision_projection_head(
-        decoder_embed_dim=decoder_embed_dim,
-        clip_embed_dim=clip_embed_dim,
-        projection_embed_dim=projection_embed_dim,
-        apply_lora_to_output=fusion_lora and apply_lora_to_output,
-        lora_rank=lora_rank,
-        lora_alpha=lora_alpha,
-        lora_dropout=lora_dropout,
-        use_dora=use_dora,
-    )
-    return _vision_encoder(
-        adapter,
-        head,
-        patch_size=patch_size,
-        num_heads=num_heads,
-        clip_embed_dim=clip_embed_dim,
-        clip_num_layers=clip_num_layers,
-        clip_hidden_states=clip_hidden_states,
-        tile_size=tile_size,
-        max_num_tiles=max_num_tiles,
-        in_channels=in_channels,
-    )
+# Experts get LoRA where DoRA is asked for, and stay in their dtype where the base is quantized.
+llama4_decoder, lora_llama4_decoder = part_builders(
+    "llama4_decoder",
+    "a Llama 4 decoder of any size",
+    _decoder,
+    module=__name__,
+    flags=("decoder_lora",),
+    returns="TransformerDecoder: token ids ``[b, s]`` to logits ``[b, s, vocab_size]``.",
+    source=SOURCE,
+)
+llama4_vision_encoder, lora_llama4_vision_encoder = part_builders(
+    "llama4_vision_encoder",
+    "the image encoder of Llama 4",
+    _vision_encoder,
+    module=__name__,
+    flags=("encoder_lora", "fusion_lora"),
+    returns="Llama4VisionEncoder: tiles ``[..., c, h, w]`` to ``[n, e, decoder_embed_dim]``.",
+    source=SOURCE,
+    quantization_kwargs=True,
+)
