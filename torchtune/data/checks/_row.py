@@ -130,7 +130,10 @@ class RowChecker:
 
         if not column:
             wanted = repr(o.conversation_column) if o.conversation_column else "'messages' (or 'conversations')"
-            fault(None, "no_conversation", f"The row has no column {wanted}; found {sorted(map(str, row))}")
+            text = (
+                f"The row has no column {wanted}; found {sorted(map(str, row))}. conversation_column can name another"
+            )
+            fault(None, "no_conversation", text)
             return read
         rows, padded = row[column], False
         if isinstance(rows, str):
