@@ -26,7 +26,7 @@ from torch import nn
 from torchtune import config, modules, training, utils
 from torchtune.config._utils import _get_component_from_path
 from torchtune.data import padded_collate_packed
-from torchtune.datasets import ConcatDataset
+from torchtune.datasets import combine_datasets
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
 from torchtune.recipe_interfaces import FTRecipeInterface
 from torchtune.training import tool_eval
@@ -104,9 +104,8 @@ class FinetuneRecipe(FTRecipeInterface):
         self.data_val = None
         if cfg.get("dataset_val") is not None:
             self.data_val = self._setup_data(cfg.dataset_val, cfg.get("batch_size_val") or cfg.batch_size)
-        self.steps_per_epoch = -(-len(self.data) // self.accumulation_steps)
-        if cfg.get("max_steps_per_epoch"):
-            self.steps_per_epoch = min(self.steps_per_epoch, cfg.max_steps_per_epoch)
+        self.steps_per_epoch = training.steps_per_epoch(self.data, self.accumulation_steps, cfg.get("max_steps_per_epoch"))
+        training.check_validation_ends(self.data_val, cfg.get("run_val_max_batches"))
         self.total_steps = self.steps_per_epoch * self.total_epochs
         self.lr_scheduler = self._setup_lr_scheduler()
         self.profiler = config.instantiate(cfg.profiler) if cfg.get("profiler") else training.DummyProfiler()
@@ -181,9 +180,7 @@ class FinetuneRecipe(FTRecipeInterface):
         """Mean loss per trained token of a batch, and the number of these tokens."""
         batch = dict(batch)
         utils.batch_to_device(batch, self.device)
-        labels = batch.pop("labels")
-        # Each position predicts the next token.
-        labels = torch.cat([labels[..., 1:], torch.full_like(labels[..., :1], self.ignore_index)], dim=-1)
+        labels = batch.pop("labels")  # of each position the next token: datasets give them so
         num_tokens = training.count_loss_tokens(labels, self.ignore_index)
         with self.activations:
             outputs = self.model(**batch)
@@ -227,7 +224,7 @@ class FinetuneRecipe(FTRecipeInterface):
             max_steps_per_epoch=self.cfg.get("max_steps_per_epoch") or -1,
             steps_run=self.global_step,
             total_training_steps=self.total_steps,
-            dataloader_state_dict=self.data.state_dict() if mid_epoch else None,
+            dataloader_state_dict=training.loader_state(self.data) if mid_epoch else None,
             lr_scheduler_state_dict=None if self.lr_scheduler is None else self.lr_scheduler.state_dict(),
         )
         self.checkpoints.save_checkpoint(
@@ -371,7 +368,7 @@ class FinetuneRecipe(FTRecipeInterface):
     def _setup_data(self, section: DictConfig | ListConfig, batch_size: int, shuffle: bool = False) -> Any:
         """A loader of batches. No row is left out; ranks that lack one at the end get a row without labels."""
         if isinstance(section, ListConfig):
-            dataset = ConcatDataset([config.instantiate(part, self.tokenizer) for part in section])
+            dataset = combine_datasets([config.instantiate(part, self.tokenizer) for part in section])
             packed = getattr(dataset, "packed", False)
         else:
             dataset = config.instantiate(section, self.tokenizer)
@@ -419,7 +416,7 @@ class FinetuneRecipe(FTRecipeInterface):
         if self.lr_scheduler is not None and state.get(training.LR_SCHEDULER_KEY) is not None:
             self.lr_scheduler.load_state_dict(state[training.LR_SCHEDULER_KEY])
         if state.get(training.DATALOADER_KEY) is not None:
-            self.data.load_state_dict(state[training.DATALOADER_KEY])
+            training.load_loader_state(self.data, state[training.DATALOADER_KEY])
         if state.get(training.RNG_KEY) is not None:
             training.set_rng_state(state[training.RNG_KEY])
         log.info("Resumed at step %d of %d, epoch %d of %d", self.global_step, self.total_steps, self.epochs_run + 1, self.total_epochs)

@@ -66,7 +66,6 @@ class InferenceRecipe:
         with training.set_default_dtype(self.dtype), torch.device("meta"):
             self.model = config.instantiate(self.cfg.model)
         training.load_from_full_model_state_dict(self.model, weights, self.device, strict=True)
-        training.materialize_buffers(self.model, self.device)
         if self.cfg.get("quantizer"):
             self.model = config.instantiate(self.cfg.quantizer).quantize(self.model)
         self.model.eval()
@@ -102,6 +101,7 @@ class InferenceRecipe:
         tokens = self.prompt_tokens()
         prompt = torch.tensor(tokens, dtype=torch.long, device=self.device)
         new_tokens = self.cfg.max_new_tokens
+        stops = self.tokenizer.official_stop_tokens if self.structured else self.tokenizer.stop_tokens
         if self.cfg.get("enable_kv_cache", True):
             with self.device:
                 self.model.setup_caches(batch_size=1, dtype=self.dtype, decoder_max_seq_len=len(tokens) + new_tokens)
@@ -113,12 +113,11 @@ class InferenceRecipe:
             pad_id=self.tokenizer.pad_id,
             temperature=self.cfg.temperature,
             top_k=self.cfg.top_k,
-            stop_tokens=self.tokenizer.stop_tokens,
+            stop_tokens=stops,
         )
         seconds = time.perf_counter() - started
         answer = output[0, len(tokens) :].tolist()
-        stop = set(self.tokenizer.stop_tokens)
-        emitted = [*itertools.takewhile(lambda token: token not in stop, answer)]
+        emitted = [*itertools.takewhile(lambda token: token not in stops, answer)]
         text = self._show(answer[: len(emitted) + 1], emitted)
         print(text)
         log.info("%d tokens in %.2f s: %.1f tokens/s", len(emitted), seconds, len(emitted) / seconds)

@@ -186,5 +186,8 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "qwen3/32B_lora",
         "quickstart/tool_calling_lora",
     ),
-    "generate": ("generation",),
+    "generate": (
+        "generation",
+        "quickstart/generation",
+    ),
 }

@@ -19,6 +19,7 @@ HAND_WRITTEN: dict[str, tuple[str, ...]] = {
     "full_finetune_distributed": ("quickstart/tool_calling",),
     "lora_finetune_single_device": ("quickstart/tool_calling_lora",),
     "lora_finetune_distributed": ("quickstart/tool_calling_lora",),
+    "generate": ("quickstart/generation",),
 }
 
 # Families whose rows stand ready, but whose models are not there yet: not written, not listed

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conversations import conversations, plain_conversations
+from conversations import TOOLS, conversations, plain_conversations
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -71,6 +71,7 @@ def make_data(folder: Path) -> None:
         if len(seen) == TEST_ROWS:
             break
     write_rows(folder / "test.jsonl", seen.values())
+    (folder / "tools.json").write_text(json.dumps([TOOLS["get_weather"], TOOLS["set_timer"]], indent=1) + "\n")
 
 
 def text_of(row: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ def model() -> Any:
 class ByteTokenizer:
     """Writes the last message as bytes, reads Hermes-style calls back."""
 
-    stop_tokens = [STOP]
+    official_stop_tokens = [STOP]
 
     def prompt_tokens(self, messages: list[Message], *, tools: Any = None) -> list[int]:
         return [257, *messages[-1].text_content.encode(), *([258] if tools else [])]

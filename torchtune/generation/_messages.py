@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class PromptTokenizer(Protocol):
     """What generating from conversations needs of a tokenizer; every model tokenizer has it."""
 
-    stop_tokens: list[int]
+    official_stop_tokens: list[int]
 
     def prompt_tokens(self, messages: list[Message], *, tools: list[dict[str, Any]] | None = None) -> list[int]:
         """The ids after which the model answers."""
@@ -64,7 +64,7 @@ def generate_messages(
     outputs = generate_tokens(
         model,
         prompts,
-        stop_tokens=tokenizer.stop_tokens,
+        stop_tokens=tokenizer.official_stop_tokens,
         max_generated_tokens=max_generated_tokens,
         batch_size=batch_size,
         temperature=temperature,

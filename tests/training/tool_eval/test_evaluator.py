@@ -25,7 +25,7 @@ TOOL = {"type": "function", "function": {"name": "f"}}
 class ByteTokenizer:
     """Prompts are the last message's bytes; an answer that begins with a brace is a call."""
 
-    stop_tokens = [STOP]
+    official_stop_tokens = [STOP]
 
     def prompt_tokens(self, messages: list[Message], *, tools: Any = None) -> list[int]:
         if messages[-1].text_content == "refuse":

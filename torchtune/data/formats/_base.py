@@ -72,6 +72,17 @@ class ParsedMessage:
     unparsed: list[UnparsedCall] = field(default_factory=list)
     complete: bool = False
 
+    def to_dict(self) -> dict[str, Any]:
+        """The message in OpenAI form, argument values as an object; what could not be parsed under ``unparsed``."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.content or None}
+        if self.reasoning_content is not None:
+            message["reasoning_content"] = self.reasoning_content
+        if self.tool_calls:
+            message["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        if self.unparsed:
+            message["unparsed"] = [{"text": call.text, "reason": call.reason} for call in self.unparsed]
+        return message
+
 
 @dataclass(frozen=True)
 class Option:

@@ -41,8 +41,7 @@ class MistralChatTemplate:
                     'the first user message, or use chat_format="official" with a model that has one.'
                 )
             changed = copy.copy(message)
-            if any(words):
-                parts = [{"type": "text", "content": text} for text in words]
-                changed.content = [parts[0], *message.content, parts[1]]
+            before, after = ({"type": "text", "content": text} for text in words)
+            changed.content = [before, *message.content, after]
             out.append(changed)
         return out

@@ -140,7 +140,7 @@ class ToolCallEvaluator:
             outputs = generate_tokens(
                 model,
                 [prompts[i] for i in fitting],
-                stop_tokens=self.tokenizer.stop_tokens,
+                stop_tokens=self.tokenizer.official_stop_tokens,
                 max_generated_tokens=self.max_new_tokens,
                 batch_size=self.batch_size,
                 group=group,
