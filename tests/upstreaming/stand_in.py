@@ -58,7 +58,7 @@ class Message:
         return f"Message(role={self.role!r}, content={[part['content'] for part in self.content]!r})"
 '''
 
-MASKING = '''
+MASKING = """
 class MaskingStrategy(Enum):
     TRAIN_ON_ALL = "train_on_all"
     TRAIN_ON_ASSISTANT = "train_on_assistant"
@@ -82,7 +82,7 @@ def _strategy(train_on_input, masking_strategy):
 def _check_columns(column_map, key):
     if column_map and key not in column_map:
         raise ValueError(f"Expected a key of '{key}' in column_map but found {list(column_map)}.")
-'''
+"""
 
 VALIDATE = '''
 {decorator}def validate_messages(
@@ -196,7 +196,9 @@ class ShareGPTToMessages(Transform):
 '''
 
 # The same behaviour in another shape: locals, comprehensions, a table of the class, a result built up in steps.
-OPENAI_OTHER = OPENAI_LOOP[: OPENAI_LOOP.index("    def __call__")] + '''    def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
+OPENAI_OTHER = (
+    OPENAI_LOOP[: OPENAI_LOOP.index("    def __call__")]
+    + """    def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
         prompt = self.new_system_prompt
         chat = sample[self._column_map["messages"]]
         made = [] if prompt is None else [Message("system", prompt, True)]
@@ -208,11 +210,15 @@ OPENAI_OTHER = OPENAI_LOOP[: OPENAI_LOOP.index("    def __call__")] + '''    def
         mask_messages(made, self._masking_strategy)
         out = {"messages": made}
         return out
-'''
+"""
+)
 
-SHAREGPT_OTHER = SHAREGPT_LOOP[: SHAREGPT_LOOP.index("    def __call__")].replace(
-    "    def __init__", '    NAMES = {\n        "gpt": "assistant",\n        "human": "user",\n        "system": "system",\n    }\n\n    def __init__'
-) + '''    @staticmethod
+SHAREGPT_OTHER = (
+    SHAREGPT_LOOP[: SHAREGPT_LOOP.index("    def __call__")].replace(
+        "    def __init__",
+        '    NAMES = {\n        "gpt": "assistant",\n        "human": "user",\n        "system": "system",\n    }\n\n    def __init__',
+    )
+    + """    @staticmethod
     def _content(turn, row, tag):
         if turn["from"] == "human" and "image" in row and tag in turn["value"]:
             return format_content_with_images(turn["value"], image_tag=tag, images=[row["image"]])
@@ -228,15 +234,20 @@ SHAREGPT_OTHER = SHAREGPT_LOOP[: SHAREGPT_LOOP.index("    def __call__")].replac
         ]
         mask_messages(head + tail, self._masking_strategy)
         return dict(messages=head + tail)
-'''
+"""
+)
 
 # A third: single quotes, the column kept under a name of its own, the table of speakers in the module.
 OPENAI_TERSE = OPENAI_OTHER.replace('sample[self._column_map["messages"]]', "sample[self._column]").replace(
-    "        self.new_system_prompt = new", "        self._column = (column_map or {}).get('messages', 'messages')\n        self.new_system_prompt = new"
+    "        self.new_system_prompt = new",
+    "        self._column = (column_map or {}).get('messages', 'messages')\n        self.new_system_prompt = new",
 )
-SHAREGPT_TERSE = SHAREGPT_LOOP.replace('        names = {"system": "system", "human": "user", "gpt": "assistant"}\n', "").replace(
-    "names[", "_NAMES["
-).replace('message["from"]', "message['from']") + "\n\n_NAMES = {'human': 'user', 'gpt': 'assistant', 'system': 'system'}\n"
+SHAREGPT_TERSE = (
+    SHAREGPT_LOOP.replace('        names = {"system": "system", "human": "user", "gpt": "assistant"}\n', "")
+    .replace("names[", "_NAMES[")
+    .replace('message["from"]', "message['from']")
+    + "\n\n_NAMES = {'human': 'user', 'gpt': 'assistant', 'system': 'system'}\n"
+)
 
 _DECORATOR = (
     "\n# Checks are cheap.\ndef _plain(function):\n    return function\n\n\n# What follows is decorated.\n@_plain\n"
@@ -252,9 +263,9 @@ VARIANTS = {
     + OWN_IMPORTS.splitlines(keepends=True)[0]
     + VALIDATE.format(decorator=_DECORATOR)
     + "\n".join([SHAREGPT_OTHER, OPENAI_OTHER, MASKING, MESSAGE]),
-    "terse": (IMPORTS + "from torchtune.modules.transforms import Transform\nfrom torchtune.data._utils import *\n").replace(
-        "import *", "import format_content_with_images, load_image"
-    )
+    "terse": (
+        IMPORTS + "from torchtune.modules.transforms import Transform\nfrom torchtune.data._utils import *\n"
+    ).replace("import *", "import format_content_with_images, load_image")
     + "\n".join([MESSAGE, VALIDATE.format(decorator=""), OPENAI_TERSE, MASKING, SHAREGPT_TERSE]),
 }
 
@@ -279,7 +290,7 @@ FILES = {
         "from torchtune.data._messages import (\n    mask_messages, Message, OpenAIToMessages, Role, ShareGPTToMessages,"
         " validate_messages\n)\n"
     ),
-    "torchtune/data/_utils.py": '''
+    "torchtune/data/_utils.py": """
 def load_image(path):
     return f"image of {path}"
 
@@ -290,7 +301,7 @@ def format_content_with_images(content, *, image_tag, images):
     for image, text in zip(images, texts[1:]):
         parts += [{"type": "image", "content": image}, {"type": "text", "content": text}]
     return [part for part in parts if part["content"]]
-''',
+""",
     "torchtune/modules/__init__.py": "",
     "torchtune/modules/transforms/__init__.py": (
         "from typing import Any, Mapping, Protocol\n\n\nclass Transform(Protocol):\n"
@@ -306,7 +317,7 @@ def render(messages):
         text += f"<|start_header_id|>{role}<|end_header_id|>\\n\\n{tag}{m.text_content.strip()}{end}"
     return text
 ''',
-    "torchtune/datasets/__init__.py": '''
+    "torchtune/datasets/__init__.py": """
 from torchtune.data import validate_messages
 from torchtune.modules.transforms.tokenizers import render
 
@@ -319,7 +330,7 @@ class SFTDataset:
         messages = self.message_transform(self.rows[index])["messages"]
         validate_messages(messages)
         return render(messages)
-''',
+""",
     "torchtune/rlhf/__init__.py": "",
     "torchtune/rlhf/loss/__init__.py": "from .dpo import DPOLoss\n",
     "torchtune/rlhf/loss/dpo.py": LICENCE + "from typing import Any\n\n" + _PREFERENCE_LOSS,
@@ -329,7 +340,7 @@ class SFTDataset:
     ),
     "pytest.ini": "[pytest]\naddopts = -p no:cacheprovider\n",
     ".gitignore": "__pycache__/\n",
-    "tests/torchtune/data/test_messages.py": '''
+    "tests/torchtune/data/test_messages.py": """
 import json
 from pathlib import Path
 
@@ -377,8 +388,8 @@ def test_phrases():
     ]:
         with pytest.raises(ValueError, match=phrase):
             data.validate_messages([Message(role=role, content="hello world") for role in roles])
-''',
-    "tests/torchtune/datasets/test_sft.py": '''
+""",
+    "tests/torchtune/datasets/test_sft.py": """
 from torchtune.data import ShareGPTToMessages
 from torchtune.datasets import SFTDataset
 
@@ -386,8 +397,8 @@ from torchtune.datasets import SFTDataset
 def test_a_plain_row():
     row = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]}
     assert SFTDataset([row], ShareGPTToMessages())[0].endswith("\\n\\nHello.<|eot_id|>")
-''',
-    "tests/torchtune/modules/transforms/tokenizers/test_llama3.py": '''
+""",
+    "tests/torchtune/modules/transforms/tokenizers/test_llama3.py": """
 from torchtune.data import Message
 from torchtune.modules.transforms.tokenizers import render
 
@@ -405,7 +416,7 @@ def test_a_text_call():
         "<|start_header_id|>ipython<|end_header_id|>\\n\\n42<|eom_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\\n\\nIt is 42.<|eot_id|>"
     )
-''',
+""",
 }
 
 
@@ -426,4 +437,6 @@ def make_tree(root: Path, variant: str = "loops") -> Path:
 
 def git(root: Path, *args: str) -> str:
     """Run git on a tree; what it printed."""
-    return subprocess.run(["git", "-C", str(root), *args], check=True, capture_output=True, text=True).stdout.rstrip("\n")
+    return subprocess.run(["git", "-C", str(root), *args], check=True, capture_output=True, text=True).stdout.rstrip(
+        "\n"
+    )

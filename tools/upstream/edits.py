@@ -8,6 +8,7 @@ import dataclasses
 import sys
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import libcst as cst
@@ -30,6 +31,10 @@ class _Apply(cst.CSTTransformer):
     def on_leave(self, original_node: Any, updated_node: Any) -> Any:
         change = self.changes.get(id(original_node))
         return change(updated_node) if change else super().on_leave(original_node, updated_node)
+
+
+def _constant(value: cst.CSTNode) -> Change:
+    return lambda node: value
 
 
 def _walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
@@ -88,22 +93,16 @@ def add_import(source: str, module: str, name: str, *, reexported: bool = False)
         first = old.body[0]
         theirs = tree.code_for_node(first.module) if isinstance(first, cst.ImportFrom) and first.module else ""
         if theirs != "__future__" and (_group(theirs), theirs) > (_group(module), module):
-            new = line.with_changes(leading_lines=old.leading_lines)
-            return _insert(tree, old, lambda node, new=new: [new, node.with_changes(leading_lines=[])])
+            return tree.visit(_Apply({id(old): partial(_precede, added=[line])})).code
     last = blocks[-1]
     if module.split(".")[0] not in tree.code_for_node(last) and _group(module):
         line = line.with_changes(leading_lines=[cst.EmptyLine(indent=False)])
-    return _insert(tree, last, lambda node: [node, line])
+    return tree.visit(_Apply({id(last): lambda node: cst.FlattenSentinel([node, line])})).code
 
 
 def _group(module: str) -> int:
     """Which block of sorted imports a module stands in: the standard library's, or what follows."""
     return 0 if not module or module.split(".")[0] in sys.stdlib_module_names else 1
-
-
-def _insert(tree: cst.Module, old: cst.CSTNode, nodes: Callable[..., list[Any]]) -> str:
-    """The code with a statement replaced by several."""
-    return tree.visit(_Apply({id(old): lambda node: cst.FlattenSentinel(nodes(node))})).code
 
 
 def remove_function(source: str, name: str) -> str:
@@ -126,7 +125,7 @@ def wrap_rows(source: str, owner: str, column: str, function: str) -> str:
 
     reads = [node for node in _walk(method.body) if reads_row(node)]
     places = [node for node in reads if any(_is_text(part, column) for part in _walk(node))]
-    loops = [*_all(method.body, cst.For), *_all(method.body, cst.CompFor)]
+    loops: list[cst.For | cst.CompFor] = [*_all(method.body, cst.For), *_all(method.body, cst.CompFor)]
     looped = [node for node in reads if any(node in _walk(loop.iter) for loop in loops)]
     for candidates in (places, [node for node in places if node in looped], looped, reads):
         if len(candidates) == 1:
@@ -154,7 +153,7 @@ def pass_flag(source: str, owner: str, speaker: str, flag: str) -> str:
         for call in made:
             if any(arg.keyword and arg.keyword.value == flag for arg in call.args):
                 raise EditError(f"a Message in {owner}.__call__ gets {flag!r} already; look at it by hand")
-            changes[id(call)] = lambda node, value=value: _add_keyword(node, flag, value)
+            changes[id(call)] = partial(_add_keyword, name=flag, value=value)
     if not changes:
         raise EditError(
             f"{owner}.__call__ has no loop that makes a Message of each turn, reading the turn's {speaker!r} by name"
@@ -195,8 +194,7 @@ def add_roles(source: str, owner: str, known: Sequence[str], roles: dict[str, st
             keys = [node.key for node in table.elements if isinstance(node, cst.DictElement)]
             if all(any(_is_text(key, name) for key in keys) for name in known):
                 wanted = {key: value for key, value in roles.items() if not any(_is_text(k, key) for k in keys)}
-                change: Change = lambda node, wanted=wanted: _add_elements(node, wanted)  # noqa: E731
-                return tree.visit(_Apply({id(table): change})).code
+                return tree.visit(_Apply({id(table): partial(_add_elements, items=wanted)})).code
     raise EditError(f"{owner} has no dict with the keys {list(known)}, in which roles of speakers are looked up")
 
 
@@ -229,19 +227,19 @@ def call_on_result(source: str, owner: str, key: str, function: str) -> str:
                     cst.parse_statement(f"{key} = {tree.code_for_node(value)}\n"),
                     cst.parse_statement(f"{function}({key})\n"),
                 ]
-                changes[id(value)] = lambda node, name=name: cst.Name(name)
-            changes[id(line)] = lambda node, added=added: cst.FlattenSentinel(
-                [
-                    added[0].with_changes(leading_lines=node.leading_lines),
-                    *added[1:],
-                    node.with_changes(leading_lines=[]),
-                ]
-            )
+                changes[id(value)] = _constant(cst.Name(name))
+            changes[id(line)] = partial(_precede, added=added)
     if not changes:
         raise EditError(
             f"{owner}.__call__ gives back no dict with the key {key!r}, before which {function} is to be called"
         )
     return tree.visit(_Apply(changes)).code
+
+
+def _precede(line: cst.SimpleStatementLine, added: Sequence[Any]) -> cst.FlattenSentinel[Any]:
+    """A statement with others before it, where its comments go."""
+    first = added[0].with_changes(leading_lines=line.leading_lines)
+    return cst.FlattenSentinel([first, *added[1:], line.with_changes(leading_lines=[])])
 
 
 def _values(line: cst.CSTNode, key: str) -> list[cst.BaseExpression]:
@@ -291,5 +289,5 @@ def _import_from(source: str, module: str, names: set[str]) -> str:
             there = {tree.code_for_node(alias.with_changes(comma=cst.MaybeSentinel.DEFAULT)) for alias in old.names}
             text = f"from {module} import {', '.join(sorted(there | names, key=str.lower))}"
             new = cst.ensure_type(cst.parse_statement(text), cst.SimpleStatementLine).body[0]
-            return tree.visit(_Apply({id(old): lambda node: new})).code
+            return tree.visit(_Apply({id(old): _constant(new)})).code
     return add_import(source, module, ", ".join(sorted(names, key=str.lower)))
