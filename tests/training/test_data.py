@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from torchtune.training import ResumableSampler, build_dataloader, set_epoch
+from torchtune.training import (
+    ResumableSampler,
+    build_dataloader,
+    check_validation_ends,
+    load_loader_state,
+    loader_state,
+    set_epoch,
+    steps_per_epoch,
+)
 
 
 class Rows(torch.utils.data.Dataset):
@@ -155,3 +163,38 @@ def test_too_few_rows_say_what_to_do():
         loader(3, batch_size=2, num_replicas=2)
     with pytest.raises(ValueError, match="0 rows"):
         loader(0)
+
+
+class _Stream(torch.utils.data.IterableDataset):
+    packed = repeat = True
+
+    def __iter__(self):
+        return iter(range(6))
+
+
+def test_a_stream_needs_a_number_of_steps_and_takes_it_as_the_epoch() -> None:
+    stream = build_dataloader(_Stream(), batch_size=2, collate_fn=list)
+    with pytest.raises(ValueError, match="max_steps_per_epoch is not set, but the dataset is a stream"):
+        steps_per_epoch(stream)
+    assert steps_per_epoch(stream, max_steps=7) == 7
+    fixed = build_dataloader(list(range(9)), batch_size=2, collate_fn=list)
+    assert [steps_per_epoch(fixed), steps_per_epoch(fixed, 3), steps_per_epoch(fixed, 1, 3)] == [4, 2, 3]
+
+
+def test_validation_on_a_stream_that_repeats_must_be_limited() -> None:
+    stream = build_dataloader(_Stream(), batch_size=2, collate_fn=list)
+    check_validation_ends(None, None)
+    check_validation_ends(stream, 3)
+    with pytest.raises(ValueError, match="set run_val_max_batches, or repeat: false"):
+        check_validation_ends(stream, None)
+
+
+def test_each_rank_of_a_stream_gets_its_own_state_back() -> None:
+    loader = build_dataloader(_Stream(), batch_size=2, collate_fn=list)
+    first = next(iter(loader))
+    state = loader_state(loader)
+    again = build_dataloader(_Stream(), batch_size=2, collate_fn=list)
+    load_loader_state(again, {"ranks": [state]})
+    assert first == [0, 1] and list(again) == [[2, 3], [4, 5]]
+    with pytest.raises(ValueError, match=r"packed a stream on 2 rank\(s\), and this one has 1"):
+        load_loader_state(again, {"ranks": [state, state]})

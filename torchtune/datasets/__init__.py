@@ -16,9 +16,10 @@ from torchtune.datasets._named import (
     stack_exchange_paired_dataset,
     wikitext_dataset,
 )
-from torchtune.datasets._packed import PackedDataset
+from torchtune.datasets._packed import PackedDataset, PackedStream
 from torchtune.datasets._preference import PreferenceDataset, preference_dataset
 from torchtune.datasets._sft import SFTDataset, SFTTransform
+from torchtune.datasets._streaming import InterleavedDataset, StreamingDataset, combine_datasets
 from torchtune.datasets._text_completion import TextCompletionDataset
 from torchtune.datasets._tool_eval import tool_eval_dataset
 
@@ -26,14 +27,18 @@ from . import multimodal
 
 __all__ = [
     "ConcatDataset",
+    "InterleavedDataset",
     "PackedDataset",
+    "PackedStream",
     "PreferenceDataset",
     "SFTDataset",
     "SFTTransform",
+    "StreamingDataset",
     "TextCompletionDataset",
     "alpaca_cleaned_dataset",
     "alpaca_dataset",
     "chat_dataset",
+    "combine_datasets",
     "cnn_dailymail_articles_dataset",
     "grammar_dataset",
     "hh_rlhf_helpful_dataset",

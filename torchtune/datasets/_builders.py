@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from torchtune.data._tools import read_tools
 from torchtune.data._transforms import InputOutputToMessages, OpenAIToMessages, ShareGPTToMessages
-from torchtune.datasets._packed import PackedDataset
-from torchtune.datasets._sft import SFTDataset
-from torchtune.datasets._text_completion import TextCompletionDataset
+from torchtune.datasets._packed import PackedDataset, PackedStream, Packing
+from torchtune.datasets._sft import SFTDataset, SFTTransform
+from torchtune.datasets._streaming import Stream, StreamingDataset
+from torchtune.datasets._text_completion import TextCompletionDataset, TextToSample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,17 +24,76 @@ if TYPE_CHECKING:
 _STYLES = {"sharegpt": (ShareGPTToMessages, "conversations"), "openai": (OpenAIToMessages, "messages")}
 
 
+_STREAM_OPTIONS = ("repeat", "shuffle_buffer", "weight")
+_PACK_OPTIONS = ("packing", "pack_cache_dir", "pack_workers")
+
+
 def pack(
-    dataset: SFTDataset | TextCompletionDataset, max_seq_len: int | None, split_across_pack: bool = False
-) -> PackedDataset:
+    dataset: Any,
+    max_seq_len: int | None,
+    split_across_pack: bool = False,
+    *,
+    packing: Packing | None = None,
+    pack_cache_dir: str | None = None,
+    pack_workers: int = 0,
+) -> PackedDataset | PackedStream:
     """Pack a dataset to the tokenizer's ``max_seq_len``; packs are filled up with id 0.
 
     Raises:
-        ValueError: if there is no ``max_seq_len``.
+        ValueError: if there is no ``max_seq_len``, or a stream is to be cached.
     """
     if max_seq_len is None:
         raise ValueError("PackedDataset requires a max_seq_len to be set on the tokenizer.")
-    return PackedDataset(dataset, max_seq_len=max_seq_len, padding_idx=0, split_across_pack=split_across_pack)
+    options: dict[str, Any] = {"max_seq_len": max_seq_len, "padding_idx": 0, "split_across_pack": split_across_pack}
+    if not isinstance(dataset, Stream):
+        return PackedDataset(
+            dataset, **options, packing=packing or "in_order", cache_dir=pack_cache_dir, num_workers=pack_workers
+        )
+    if pack_cache_dir is not None or pack_workers:
+        raise ValueError("pack_cache_dir and pack_workers pack ahead of time; leave them out, or set streaming: false")
+    return PackedStream(dataset, **options, packing=packing or ("in_order" if split_across_pack else "best_fit"))
+
+
+def build_dataset(
+    make: Callable[..., Any],
+    prepare: Callable[[Mapping[str, Any]], Any],
+    source: str,
+    options: Mapping[str, Any],
+    *,
+    packed: bool = False,
+    max_seq_len: int | None = None,
+    split_across_pack: bool = False,
+) -> Any:
+    """A dataset with a length or a stream, packed if asked for.
+
+    Args:
+        make: makes the dataset with a length, of ``source`` and the options for ``datasets.load_dataset``.
+        prepare: makes a sample of a row.
+        source: see :class:`SFTDataset`.
+        options: for ``datasets.load_dataset``, and these: ``streaming`` reads rows while training, see
+            :class:`~torchtune.datasets.StreamingDataset` for its ``shuffle_buffer``, ``weight`` and ``repeat`` (here True:
+            it never ends); ``packing``, and ``pack_cache_dir`` and ``pack_workers``, which are ``cache_dir`` and
+            ``num_workers`` of :class:`~torchtune.datasets.PackedDataset`.
+        packed: whether samples are packed.
+        max_seq_len: tokens in a pack.
+        split_across_pack: see :class:`~torchtune.datasets.PackedDataset`.
+
+    Raises:
+        ValueError: if an option has no use.
+    """
+    kwargs = dict(options)
+    streaming = kwargs.pop("streaming", False)
+    stream = {name: kwargs.pop(name) for name in _STREAM_OPTIONS if name in kwargs}
+    packs = {name: kwargs.pop(name) for name in _PACK_OPTIONS if name in kwargs}
+    if stream and not streaming:
+        raise ValueError(f"{', '.join(stream)}: for streams only; set streaming: true, or leave it out")
+    if packs and not packed:
+        raise ValueError(f"{', '.join(packs)}: for packed data only; set packed: true, or leave it out")
+    if streaming:
+        dataset: Any = StreamingDataset(source, prepare, **{"repeat": True, **stream, **kwargs})
+    else:
+        dataset = make(source=source, **kwargs)
+    return pack(dataset, max_seq_len, split_across_pack, **packs) if packed else dataset
 
 
 def sft_dataset(
@@ -40,13 +101,25 @@ def sft_dataset(
     source: str,
     message_transform: Transform,
     packed: bool,
+    *,
+    builtin_tools: Collection[str] = (),
     **kwargs: Any,
-) -> SFTDataset | PackedDataset:
-    """An :class:`SFTDataset`, packed if asked for."""
-    dataset = SFTDataset(
-        source=source, message_transform=message_transform, model_transform=cast("Transform", tokenizer), **kwargs
+) -> Any:
+    """An :class:`SFTDataset`, or a stream of its samples, packed if asked for; options as for :func:`build_dataset`."""
+    transforms: dict[str, Any] = {
+        "message_transform": message_transform,
+        "model_transform": cast("Transform", tokenizer),
+        "builtin_tools": builtin_tools,
+    }
+    make = partial(SFTDataset, **transforms)
+    return build_dataset(
+        make,
+        SFTTransform(**transforms),
+        source,
+        kwargs,
+        packed=packed,
+        max_seq_len=getattr(tokenizer, "max_seq_len", None),
     )
-    return pack(dataset, tokenizer.max_seq_len) if packed else dataset
 
 
 def instruct_dataset(
@@ -72,7 +145,8 @@ def instruct_dataset(
         packed: whether samples are packed to the tokenizer's ``max_seq_len``.
         filter_fn: keeps the rows for which it is true.
         split: the split, or a slice of it such as ``"train[:5%]"``.
-        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...
+        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...; ``streaming=True`` reads rows while
+            training, and more: see :func:`build_dataset`.
 
     Raises:
         ValueError: if ``packed`` and the tokenizer has no ``max_seq_len``.
@@ -125,7 +199,8 @@ def chat_dataset(
             see :class:`~torchtune.data.OpenAIToMessages`.
         parse_text_calls: read Hermes-style ``<tool_call>`` in the assistant's text as calls.
         builtin_tools: names that may be called without being among the tools, such as ``brave_search`` of Llama 3.1.
-        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...
+        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...; ``streaming=True`` reads rows while
+            training, and more: see :func:`build_dataset`.
 
     Raises:
         ValueError: if the style is unknown, ``tools`` are no tools, or ``packed`` and the tokenizer has no
@@ -241,21 +316,19 @@ def text_completion_dataset(
         split: the split, or a slice of it such as ``"train[:5%]"``.
         filter_fn: keeps the rows for which it is true.
         max_seq_len: texts are cut to one token less. Default: the tokenizer's.
-        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...
+        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...; ``streaming=True`` reads rows while
+            training, and more: see :func:`build_dataset`.
 
     Raises:
         ValueError: if ``packed`` and there is no ``max_seq_len``.
     """
-    dataset = TextCompletionDataset(
-        tokenizer,
+    options: dict[str, Any] = {"column": column, "add_eos": add_eos, "max_seq_len": max_seq_len}
+    return build_dataset(
+        partial(TextCompletionDataset, tokenizer, **options),
+        TextToSample(tokenizer, **options),
         source,
-        column,
-        add_eos,
-        filter_fn=filter_fn,
-        max_seq_len=max_seq_len,
-        split=split,
-        **load_dataset_kwargs,
+        {"filter_fn": filter_fn, "split": split, **load_dataset_kwargs},
+        packed=packed,
+        max_seq_len=tokenizer.max_seq_len if max_seq_len is None else max_seq_len,
+        split_across_pack=split_across_pack,
     )
-    if not packed:
-        return dataset
-    return pack(dataset, tokenizer.max_seq_len if max_seq_len is None else max_seq_len, split_across_pack)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from array import array
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from torchtune.data._common import CROSS_ENTROPY_IGNORE_IDX
+from torchtune.datasets._token_store import Arrays, Mapped, Store, cached_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from torchtune.datasets._streaming import Stream
 
 Packing = Literal["in_order", "best_fit"]
 
@@ -33,6 +36,10 @@ class PackedDataset(Dataset):
             go on there. False moves a sample that does not fit to the next pack.
         packing: ``"in_order"`` keeps the order of the samples; ``"best_fit"`` puts each into the pack that it fills
             best, longest first, so that fewer packs are needed.
+        cache_dir: folder that tokens and labels are written to, and read from as memory-mapped files, by later runs too.
+            It is written anew if the dataset has another length, or gives other tokens for some samples that are tried.
+        num_workers: processes that make samples; 0 makes them in this one.
+        progress: whether a terminal shows a progress bar.
 
     Raises:
         ValueError: if a sample is longer than a pack and may not be split, if its tokens and labels differ in number,
@@ -51,6 +58,9 @@ class PackedDataset(Dataset):
         max_packs: int | None = None,
         split_across_pack: bool = False,
         packing: Packing = "in_order",
+        cache_dir: str | os.PathLike[str] | None = None,
+        num_workers: int = 0,
+        progress: bool = True,
     ) -> None:
         if packing not in ("in_order", "best_fit"):
             raise ValueError(f"packing must be 'in_order' or 'best_fit', but is {packing!r}")
@@ -62,17 +72,24 @@ class PackedDataset(Dataset):
         self.max_packs = max_packs
         self.split_across_pack = split_across_pack
         self.packing = packing
+        self._progress = progress
         # A pack is the stretches _stretches[_packs[i]:_packs[i + 1]], each (first token, one past the last, first
         # token of its sample).
         self._stretches = array("q")
         self._packs = array("q", [0])
-        tokens, labels = array("i"), array("i")
-        if packing == "in_order":
-            self._pack_in_order(tokens, labels)
+        store: Arrays | Mapped
+        spans: Iterable[tuple[int, int]]
+        if cache_dir is None:
+            store = Arrays()
+            spans = self._spans(store, num_workers)
         else:
-            self._pack_best_fit(tokens, labels)
-        self._tokens = np.frombuffer(tokens, dtype=np.int32) if tokens else np.empty(0, np.int32)
-        self._labels = np.frombuffer(labels, dtype=np.int32) if labels else np.empty(0, np.int32)
+            store = cached_tokens(ds, cache_dir, lambda into: self._read(into, num_workers))
+            spans = store.spans()
+        if packing == "in_order":
+            self._pack_in_order(spans)
+        else:
+            self._pack_best_fit(spans)
+        self._tokens, self._labels = store.tokens, store.labels
 
     def __len__(self) -> int:
         return len(self._packs) - 1
@@ -107,13 +124,15 @@ class PackedDataset(Dataset):
             "seq_lens": torch.tensor(lengths, dtype=torch.long),
         }
 
-    def _samples(self, tokens: array[int], labels: array[int]) -> Iterable[tuple[int, int]]:
-        """Store the samples one by one, and give where each one's tokens start and stop."""
-        samples: Any = self.ds
-        if hasattr(samples, "__len__"):
-            samples = (self.ds[i] for i in range(len(self.ds)))  # type: ignore[arg-type]
-        for number, sample in enumerate(_with_progress(samples, self.ds)):
-            length = len(sample["tokens"])
+    def _read(self, store: Store, num_workers: int) -> None:
+        for _ in self._spans(store, num_workers):
+            pass
+
+    def _spans(self, store: Store, num_workers: int) -> Iterator[tuple[int, int]]:
+        """Stores the samples one by one, and gives where each one's tokens start and stop."""
+        for number, sample in enumerate(_with_progress(_samples(self.ds, num_workers), self.ds, self._progress)):
+            tokens, labels = sample["tokens"], sample["labels"]
+            length = len(tokens)
             if length == 0:
                 continue
             if length > self.max_seq_len and not self.split_across_pack:
@@ -121,12 +140,9 @@ class PackedDataset(Dataset):
                     f"Dataset sample is too long ({length} > {self.max_seq_len}): sample {number}. "
                     "Set split_across_pack=True, a smaller max_seq_len on the tokenizer, or a larger one here"
                 )
-            if len(sample["labels"]) != length:
-                raise ValueError(f"Sample {number} has {length} tokens but {len(sample['labels'])} labels")
-            start = len(tokens)
-            tokens.extend(sample["tokens"])
-            labels.extend(sample["labels"])
-            yield start, len(tokens)
+            if len(labels) != length:
+                raise ValueError(f"Sample {number} has {length} tokens but {len(labels)} labels")
+            yield store.add(tokens, labels)
 
     def _full(self) -> bool:
         return self.max_packs is not None and len(self) >= self.max_packs
@@ -134,9 +150,9 @@ class PackedDataset(Dataset):
     def _close_pack(self) -> None:
         self._packs.append(len(self._stretches) // 3)
 
-    def _pack_in_order(self, tokens: array[int], labels: array[int]) -> None:
+    def _pack_in_order(self, spans: Iterable[tuple[int, int]]) -> None:
         room = self.max_seq_len
-        for start, stop in self._samples(tokens, labels):
+        for start, stop in spans:
             first = start
             # Closed only when the next sample comes, as the last pack may be filled to the brim.
             while stop - start > room and not self._full():
@@ -152,41 +168,182 @@ class PackedDataset(Dataset):
         if room < self.max_seq_len and not self._full():
             self._close_pack()
 
-    def _pack_best_fit(self, tokens: array[int], labels: array[int]) -> None:
-        spans = list(self._samples(tokens, labels))
-        packs: list[list[int]] = []
-        # For each free length the packs that have it, and a bit mask of the lengths that any pack has.
-        with_room: dict[int, list[int]] = {}
-        rooms = 0
-        for sample in sorted(range(len(spans)), key=lambda i: spans[i][0] - spans[i][1]):
-            length = spans[sample][1] - spans[sample][0]
-            enough = rooms >> length
-            if enough:
-                room = length + (enough & -enough).bit_length() - 1
-                pack = with_room[room].pop()
-                if not with_room[room]:
-                    rooms &= ~(1 << room)
-            else:
-                room, pack = self.max_seq_len, len(packs)
-                packs.append([])
-            packs[pack].append(sample)
-            with_room.setdefault(room - length, []).append(pack)
-            if room > length:
-                rooms |= 1 << (room - length)
-        # Packs in the order of their first samples, so that shuffled data stays shuffled by length.
-        for members in sorted(sorted(pack) for pack in packs):
-            if self._full():
-                return
-            for sample in members:
-                self._stretches.extend((*spans[sample], spans[sample][0]))
-            self._close_pack()
+    def _pack_best_fit(self, spans: Iterable[tuple[int, int]]) -> None:
+        ends = np.fromiter((stop for _, stop in spans), np.int64)
+        lengths = np.diff(ends, prepend=0)
+        if len(lengths) and lengths.max() > self.max_seq_len:
+            raise ValueError(f"Dataset sample is too long ({lengths.max()} > {self.max_seq_len})")
+        members, packs = best_fit(lengths, self.max_seq_len)
+        packs = packs if self.max_packs is None else packs[: self.max_packs + 1]
+        members = members[: packs[-1]]
+        stretches = np.stack([ends - lengths, ends, ends - lengths], axis=1)[members]
+        self._stretches.frombytes(stretches.tobytes())
+        self._packs = array("q", packs.tobytes())
 
 
-def _with_progress(samples: Any, ds: Any) -> Any:
+def best_fit(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Put samples into packs, longest first, each into the one that it fills best.
+
+    Args:
+        lengths: tokens of each sample, 1 to ``size``.
+        size: tokens that a pack holds.
+
+    Returns:
+        The samples of all packs, one pack after another, and where in them each pack begins, and the last one ends. Packs
+        come in the order of their first samples, so that shuffled data stays shuffled by length.
+    """
+    pack_of = np.zeros(len(lengths), np.int64)
+    # For each free length the packs that have it, and a bit mask of the lengths that any pack has.
+    with_room: list[list[int]] = [[] for _ in range(size)]
+    rooms = count = 0
+    order = np.argsort(-lengths, kind="stable")
+    for sample, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        enough = rooms >> length
+        if enough:
+            room = length + (enough & -enough).bit_length() - 1
+            pack = with_room[room].pop()
+            if not with_room[room]:
+                rooms ^= 1 << room
+        else:
+            room, pack = size, count
+            count += 1
+        pack_of[sample] = pack
+        room -= length
+        if room:
+            if not with_room[room]:
+                rooms |= 1 << room
+            with_room[room].append(pack)
+    first = np.full(count, len(lengths))
+    np.minimum.at(first, pack_of, np.arange(len(lengths)))
+    keys = first[pack_of]
+    members = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.diff(keys[members], prepend=-1))
+    return members, np.append(starts, len(lengths))
+
+
+class PackedStream(IterableDataset):
+    """Packs of a stream's samples, made while it is read.
+
+    Samples are gathered until they would fill ``buffer_packs`` packs, packed among each other, and given out; memory is
+    bounded by that. Its state is the stream's at the start of those, and how many packs of them were given. Ranks pack
+    what is theirs, so their states differ: each rank must keep its own.
+
+    Args:
+        stream: a dataset that gives samples with ``tokens`` and ``labels``, in an order that can be taken up again.
+        max_seq_len: number of tokens in a pack.
+        padding_idx: id that fills a pack up.
+        split_across_pack: as in :class:`PackedDataset`.
+        packing: as in :class:`PackedDataset`.
+        buffer_packs: packs' worth of samples that are packed together.
+
+    Raises:
+        ValueError: as :class:`PackedDataset` raises.
+    """
+
+    packed = True
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        max_seq_len: int,
+        padding_idx: int = 0,
+        split_across_pack: bool = False,
+        packing: Packing = "best_fit",
+        buffer_packs: int = 256,
+    ) -> None:
+        self.stream, self.max_seq_len, self.buffer_packs = stream, max_seq_len, buffer_packs
+        self._options: dict[str, Any] = {
+            "max_seq_len": max_seq_len,
+            "padding_idx": padding_idx,
+            "split_across_pack": split_across_pack,
+            "packing": packing,
+            "progress": False,
+        }
+        PackedDataset([], **self._options)  # type: ignore[arg-type]
+        self._state: dict[str, Any] | None = None
+
+    @property
+    def weight(self) -> float:
+        """Share of an interleaved dataset."""
+        return self.stream.weight
+
+    @property
+    def repeat(self) -> bool:
+        """Whether it never ends."""
+        return bool(getattr(self.stream, "repeat", False))
+
+    def joined_with(self, stream: Stream) -> PackedStream:
+        """Packs of another stream, with the same options."""
+        options = {name: value for name, value in self._options.items() if name != "progress"}
+        return PackedStream(stream, buffer_packs=self.buffer_packs, **options)
+
+    def split(self, num_replicas: int, rank: int) -> None:
+        """Which share of the rows this process gets, from the next iteration on."""
+        self.stream.split(num_replicas, rank)
+
+    def order(self, shuffle: bool, seed: int) -> None:
+        """Whether rows are shuffled, and by which seed; from the next iteration on."""
+        self.stream.order(shuffle, seed)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Use the order of another epoch, from the next iteration on."""
+        self.stream.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration stands: plain values."""
+        return dict(self._state or {"stream": self.stream.state_dict(), "packs": 0})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Start the next iteration with the pack after those that another had given."""
+        self._state = dict(state_dict)
+        self.stream.load_state_dict(state_dict["stream"])
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        skip = 0 if self._state is None else self._state["packs"]
+        start = self.stream.state_dict() if self._state is None else self._state["stream"]
+        self._state = None
+        samples, tokens = [], 0
+        rows = iter(self.stream)
+        ended = False
+        while not ended:
+            sample = next(rows, None)
+            ended = sample is None
+            if sample is not None:
+                samples.append({key: np.asarray(sample[key], np.int32) for key in ("tokens", "labels")})
+                tokens += len(sample["tokens"])
+            if ended or tokens >= self.buffer_packs * self.max_seq_len:
+                packs = PackedDataset(samples, **self._options)  # type: ignore[arg-type]
+                after = self.stream.state_dict()
+                for number in range(skip, len(packs)):
+                    self._state = {"stream": start, "packs": number + 1}
+                    yield packs[number]
+                samples, tokens, skip, start = [], 0, 0, after
+        self._state = None
+
+
+def _samples(ds: Any, num_workers: int) -> Iterable[Any]:
+    """The samples of a dataset, in order, made by as many processes."""
+    if not hasattr(ds, "__len__"):
+        return ds
+    if num_workers < 1:
+        return (ds[i] for i in range(len(ds)))
+    loader: Any = torch.utils.data.DataLoader(ds, batch_size=64, num_workers=num_workers, collate_fn=_as_arrays)
+    return (sample for batch in loader for sample in batch)
+
+
+def _as_arrays(samples: list[Any]) -> list[dict[str, np.ndarray]]:
+    """Samples small enough to be sent from process to process."""
+    return [{key: np.asarray(sample[key], np.int32) for key in ("tokens", "labels")} for sample in samples]
+
+
+def _with_progress(samples: Any, ds: Any, progress: bool) -> Any:
     """The samples, with a progress bar on the first rank of a terminal."""
+    if not progress or not sys.stderr.isatty():
+        return samples
     from tqdm import tqdm
 
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    hidden = not sys.stderr.isatty() or (distributed and torch.distributed.get_rank() != 0)
+    hidden = distributed and torch.distributed.get_rank() != 0
     total = len(ds) if hasattr(ds, "__len__") else None
     return tqdm(samples, total=total, desc="Packing dataset", dynamic_ncols=True, disable=hidden)

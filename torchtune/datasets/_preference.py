@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
@@ -9,6 +10,7 @@ from torch.utils.data import Dataset
 from torchtune.data._common import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.data._transforms import ChosenRejectedToMessages
 from torchtune.data._validate import validate_messages
+from torchtune.datasets._builders import build_dataset
 from torchtune.datasets._rows import load_rows, place_of
 
 if TYPE_CHECKING:
@@ -17,6 +19,36 @@ if TYPE_CHECKING:
     from torchtune.data._message import Message
     from torchtune.modules.transforms import Transform
     from torchtune.modules.transforms.tokenizers import ModelTokenizer
+
+
+class PreferenceTransform:
+    """From a preference row to its sample; arguments as of :class:`PreferenceDataset`."""
+
+    def __init__(self, message_transform: Transform, tokenizer: ModelTokenizer) -> None:
+        self._message_transform = message_transform
+        self._tokenizer = tokenizer
+
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, list[int]]:
+        """The sample of a row; see :meth:`PreferenceDataset.__getitem__`.
+
+        Raises:
+            ValueError: if the row cannot be read, or one of its conversations is not valid.
+        """
+        row = self._message_transform(sample)
+        tools = row.get("tools")
+        result = {}
+        for key in ("chosen", "rejected"):
+            messages: list[Message] = row[key]
+            # Plain preference data was never checked, and some of it (two user turns in a row) would not pass. A rejected
+            # answer may well be rejected for calling a tool that does not exist.
+            if tools or any(message.tool_calls for message in messages):
+                validate_messages(messages, tools if key == "chosen" else None)
+            ids, mask = self._tokenizer.tokenize_messages(messages, **({"tools": tools} if tools else {}))
+            result[f"{key}_input_ids"] = ids
+            result[f"{key}_labels"] = [
+                CROSS_ENTROPY_IGNORE_IDX if masked else token for token, masked in zip(ids, mask, strict=True)
+            ]
+        return result
 
 
 class PreferenceDataset(Dataset):
@@ -46,8 +78,7 @@ class PreferenceDataset(Dataset):
     ) -> None:
         if packed:
             raise ValueError("Packed is currently not supported for preference datasets.")
-        self._tokenizer = tokenizer
-        self._message_transform = message_transform
+        self._prepare_sample = PreferenceTransform(message_transform, tokenizer)
         self._data = load_rows(source, filter_fn=filter_fn, **load_dataset_kwargs)
 
     def __len__(self) -> int:
@@ -66,23 +97,6 @@ class PreferenceDataset(Dataset):
             return self._prepare_sample(row)
         except ValueError as error:
             raise ValueError(f"{place_of(self._data, index)}: {error}") from error
-
-    def _prepare_sample(self, sample: Mapping[str, Any]) -> dict[str, list[int]]:
-        row = self._message_transform(sample)
-        tools = row.get("tools")
-        result = {}
-        for key in ("chosen", "rejected"):
-            messages: list[Message] = row[key]
-            # Plain preference data was never checked, and some of it (two user turns in a row) would not pass. A rejected
-            # answer may well be rejected for calling a tool that does not exist.
-            if tools or any(message.tool_calls for message in messages):
-                validate_messages(messages, tools if key == "chosen" else None)
-            ids, mask = self._tokenizer.tokenize_messages(messages, **({"tools": tools} if tools else {}))
-            result[f"{key}_input_ids"] = ids
-            result[f"{key}_labels"] = [
-                CROSS_ENTROPY_IGNORE_IDX if masked else token for token, masked in zip(ids, mask, strict=True)
-            ]
-        return result
 
 
 def preference_dataset(
@@ -106,15 +120,17 @@ def preference_dataset(
         new_system_prompt: a system message in place of the rows' own.
         filter_fn: keeps the rows for which it is true.
         split: the split, or a slice of it such as ``"train[:5%]"``.
-        load_dataset_kwargs: for ``datasets.load_dataset``.
+        load_dataset_kwargs: for ``datasets.load_dataset``; ``streaming=True`` reads rows while training.
     """
-    return PreferenceDataset(
-        source=source,
-        message_transform=ChosenRejectedToMessages(
+    transforms: dict[str, Any] = {
+        "message_transform": ChosenRejectedToMessages(
             train_on_input=train_on_input, column_map=column_map, new_system_prompt=new_system_prompt
         ),
-        tokenizer=tokenizer,
-        filter_fn=filter_fn,
-        split=split,
-        **load_dataset_kwargs,
+        "tokenizer": tokenizer,
+    }
+    return build_dataset(
+        partial(PreferenceDataset, **transforms),
+        PreferenceTransform(**transforms),
+        source,
+        {"filter_fn": filter_fn, "split": split, **load_dataset_kwargs},
     )

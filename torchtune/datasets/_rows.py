@@ -128,19 +128,32 @@ def _local_files(data_files: Any) -> dict[str, list[str]] | None:
     by_split = data_files if hasattr(data_files, "items") else {"train": data_files}
     splits: dict[str, list[str]] = {}
     for split, patterns in by_split.items():
-        splits[str(split)] = files = []
-        for pattern in [patterns] if isinstance(patterns, (str, os.PathLike)) else patterns:
-            path = os.path.expanduser(os.fspath(pattern))
-            if "://" in path:
-                return None
-            found = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
-            found = [file for file in found if os.path.isfile(file)]
-            if not found:
-                raise FileNotFoundError(f"data_files: there is no file {path} (working directory: {os.getcwd()})")
-            if any(not file.endswith(_SUFFIXES) for file in found):
-                return None
-            files += found
+        files = find_files(patterns, _SUFFIXES)
+        if files is None:
+            return None
+        splits[str(split)] = files
     return splits
+
+
+def find_files(patterns: Any, endings: tuple[str, ...]) -> list[str] | None:
+    """The files that paths and patterns name; None where one is not on this machine, or ends in another way.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    files: list[str] = []
+    for pattern in [patterns] if isinstance(patterns, (str, os.PathLike)) else patterns:
+        path = os.path.expanduser(os.fspath(pattern))
+        if "://" in path:
+            return None
+        found = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+        found = [file for file in found if os.path.isfile(file)]
+        if not found:
+            raise FileNotFoundError(f"data_files: there is no file {path} (working directory: {os.getcwd()})")
+        if any(not file.endswith(endings) for file in found):
+            return None
+        files += found
+    return files
 
 
 class _File:

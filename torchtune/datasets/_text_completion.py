@@ -16,6 +16,33 @@ if TYPE_CHECKING:
     from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
 
+class TextToSample:
+    """From a row with a text to its tokens and labels; arguments as of :class:`TextCompletionDataset`."""
+
+    def __init__(
+        self, tokenizer: ModelTokenizer, column: str = "text", add_eos: bool = True, *, max_seq_len: int | None = None
+    ) -> None:
+        self._tokenizer: Any = tokenizer
+        self._column = column
+        self._add_eos = add_eos
+        self._max_seq_len = tokenizer.max_seq_len if max_seq_len is None else max_seq_len
+
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, list[int]]:
+        """``tokens`` and ``labels`` of a row.
+
+        Raises:
+            ValueError: if the row has no text.
+        """
+        text = sample.get(self._column)
+        if not isinstance(text, str):
+            found = f"is {type(text).__name__}" if self._column in sample else f"is missing; there are {list(sample)}"
+            raise ValueError(f"column {self._column!r} must be a text but {found}")
+        tokens = self._tokenizer.encode(text, add_bos=True, add_eos=self._add_eos)
+        if self._max_seq_len is not None:
+            tokens = truncate(tokens, self._max_seq_len - 1)
+        return {"tokens": tokens, "labels": [*tokens[1:], CROSS_ENTROPY_IGNORE_IDX]}
+
+
 class TextCompletionDataset(Dataset):
     """A dataset of texts, each one a sample; rows come from files or the hub.
 
@@ -40,10 +67,8 @@ class TextCompletionDataset(Dataset):
         max_seq_len: int | None = None,
         **load_dataset_kwargs: Any,
     ) -> None:
-        self._tokenizer: Any = tokenizer
-        self._column = column
         self.add_eos = add_eos
-        self._max_seq_len = tokenizer.max_seq_len if max_seq_len is None else max_seq_len
+        self._prepare_sample = TextToSample(tokenizer, column, add_eos, max_seq_len=max_seq_len)
         self._data = load_rows(source, filter_fn=filter_fn, **load_dataset_kwargs)
 
     def __len__(self) -> int:
@@ -55,14 +80,8 @@ class TextCompletionDataset(Dataset):
         Raises:
             ValueError: if the row has no text, with file and row in front.
         """
-        return self._prepare_sample(self._data[index], index)
-
-    def _prepare_sample(self, sample: Mapping[str, Any], index: int) -> dict[str, list[int]]:
-        text = sample.get(self._column)
-        if not isinstance(text, str):
-            found = f"is {type(text).__name__}" if self._column in sample else f"is missing; there are {list(sample)}"
-            raise ValueError(f"{place_of(self._data, index)}: column {self._column!r} must be a text but {found}")
-        tokens = self._tokenizer.encode(text, add_bos=True, add_eos=self.add_eos)
-        if self._max_seq_len is not None:
-            tokens = truncate(tokens, self._max_seq_len - 1)
-        return {"tokens": tokens, "labels": [*tokens[1:], CROSS_ENTROPY_IGNORE_IDX]}
+        row = self._data[index]
+        try:
+            return self._prepare_sample(row)
+        except ValueError as error:
+            raise ValueError(f"{place_of(self._data, index)}: {error}") from error

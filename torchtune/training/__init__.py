@@ -8,7 +8,15 @@ and :func:`count_loss_tokens`, :func:`clip_grad_norm`, :class:`CheckpointSchedul
 from torchtune.training._activation_offloading import NoOpManager, OffloadActivations, get_act_offloading_ctx_manager
 from torchtune.training._adapter import finish_adapter, get_adapter_config, initial_adapter
 from torchtune.training._compile import compile_loss, compile_model
-from torchtune.training._data import ResumableSampler, build_dataloader, set_epoch
+from torchtune.training._data import (
+    ResumableSampler,
+    build_dataloader,
+    check_validation_ends,
+    load_loader_state,
+    loader_state,
+    set_epoch,
+    steps_per_epoch,
+)
 from torchtune.training._distributed import (
     all_reduce_sum,
     barrier,
@@ -132,6 +140,7 @@ __all__ = [
     "apply_selective_activation_checkpointing",
     "barrier",
     "build_dataloader",
+    "check_validation_ends",
     "cleanup_before_training",
     "clip_grad_norm",
     "compile_loss",
@@ -161,6 +170,8 @@ __all__ = [
     "is_distributed",
     "load_from_full_model_state_dict",
     "load_from_full_optimizer_state_dict",
+    "load_loader_state",
+    "loader_state",
     "log_memory_stats",
     "prepare_mha_for_tp",
     "progress_bar",
@@ -175,6 +186,7 @@ __all__ = [
     "set_torch_num_threads",
     "setup_torch_profiler",
     "shard_model",
+    "steps_per_epoch",
     "update_state_dict_for_classifier",
     "validate_expected_param_dtype",
     "validate_no_params_on_meta_device",

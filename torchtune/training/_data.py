@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sized
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def build_dataloader(
     Call ``loader.sampler.set_epoch(epoch)`` (or :func:`set_epoch`) before each epoch.
 
     Args:
-        dataset: rows by index, or an iterable of them (which splits itself over ranks).
+        dataset: rows by index, or an iterable of them. A stream of ``torchtune.datasets`` is told its share of the rows,
+            the seed and whether to shuffle; another iterable splits itself.
         batch_size: rows per batch and rank.
         collate_fn: makes a batch of a list of rows.
         shuffle: draw a new order each epoch.
@@ -150,6 +152,9 @@ def build_dataloader(
         **kwargs,
     }
     if isinstance(dataset, IterableDataset):
+        if hasattr(dataset, "split") and hasattr(dataset, "order"):
+            dataset.split(num_replicas, rank)
+            dataset.order(shuffle, seed)
         return StatefulDataLoader(dataset, **common)
     sampler = ResumableSampler(dataset, num_replicas, rank, shuffle, seed, drop_last)
     if drop_last and len(sampler) < batch_size:
@@ -167,3 +172,68 @@ def set_epoch(loader: Any, epoch: int) -> None:
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)
             return
+
+
+def steps_per_epoch(loader: Any, accumulation_steps: int = 1, max_steps: int | None = None) -> int:
+    """Optimizer steps in an epoch.
+
+    Args:
+        loader: what :func:`build_dataloader` gives.
+        accumulation_steps: batches in a step.
+        max_steps: the config's ``max_steps_per_epoch``; None or 0: no limit.
+
+    Raises:
+        ValueError: if there is no limit and the data is a stream, which has no length.
+    """
+    if isinstance(loader.dataset, IterableDataset) and not hasattr(loader.dataset, "__len__"):
+        if not max_steps:
+            raise ValueError(
+                "max_steps_per_epoch is not set, but the dataset is a stream, which has no length: set "
+                "max_steps_per_epoch to the number of optimizer steps in an epoch, or streaming: false"
+            )
+        return max_steps
+    steps = -(-len(loader) // accumulation_steps)
+    return min(steps, max_steps) if max_steps else steps
+
+
+def check_validation_ends(loader: Any, max_batches: int | None) -> None:
+    """Holds that validation data ends.
+
+    Raises:
+        ValueError: if it is a stream that repeats, and nothing limits it.
+    """
+    if loader is not None and max_batches is None and getattr(loader.dataset, "repeat", False):
+        raise ValueError(
+            "dataset_val is a stream that starts over at its end: set run_val_max_batches, or repeat: false in dataset_val"
+        )
+
+
+def loader_state(loader: Any) -> dict[str, Any]:
+    """A loader's state for a checkpoint that one rank writes. Call it on all ranks.
+
+    Streams may stand at other places on other ranks; then there is a state for each.
+    """
+    state = loader.state_dict()
+    if not isinstance(loader.dataset, IterableDataset) or not (dist.is_available() and dist.is_initialized()):
+        return state
+    states: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(states, state)
+    return {"ranks": states}
+
+
+def load_loader_state(loader: Any, state: dict[str, Any]) -> None:
+    """Sets a loader to a state of :func:`loader_state`, the one of this rank where there is one for each.
+
+    Raises:
+        ValueError: if a packed stream had another number of ranks.
+    """
+    if "ranks" in state:
+        states = state["ranks"]
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if ranks != len(states) and getattr(loader.dataset, "packed", False):
+            raise ValueError(
+                f"The run that is resumed packed a stream on {len(states)} rank(s), and this one has {ranks}: resume with "
+                "as many, or from the end of an epoch"
+            )
+        state = states[rank if ranks == len(states) else 0]
+    loader.load_state_dict(state)

@@ -1,0 +1,170 @@
+"""Tokens and labels of many samples, one after another: in memory, or in a folder as memory-mapped files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch.distributed as dist
+
+_log = logging.getLogger(__name__)
+_VERSION = 1
+#: Samples that are made again to see whether a cache still holds what the dataset gives.
+_PROBES = 8
+_KINDS = ("tokens", "labels")
+
+
+class Store(Protocol):
+    """Takes samples, and gives them back as two long arrays of int32."""
+
+    def add(self, tokens: Any, labels: Any) -> tuple[int, int]: ...
+
+
+class Arrays:
+    """A store in memory."""
+
+    def __init__(self) -> None:
+        self._arrays = {kind: array("i") for kind in _KINDS}
+
+    def add(self, tokens: Any, labels: Any) -> tuple[int, int]:
+        """Appends a sample; gives where its tokens start and stop."""
+        into = self._arrays["tokens"]
+        start = len(into)
+        for kind, values in zip(_KINDS, (tokens, labels), strict=True):
+            if isinstance(values, np.ndarray):
+                self._arrays[kind].frombytes(values.astype(np.int32, copy=False).tobytes())
+            else:
+                self._arrays[kind].fromlist(values if isinstance(values, list) else list(values))
+        return start, len(into)
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Token ids ``[n]``."""
+        return self._array("tokens")
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels ``[n]``."""
+        return self._array("labels")
+
+    def _array(self, kind: str) -> np.ndarray:
+        return np.frombuffer(self._arrays[kind], np.int32) if self._arrays[kind] else np.empty(0, np.int32)
+
+
+class _Writer:
+    """A store that is being written to a folder; only the lengths stay in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = {kind: open(folder / f"{kind}.i32", "wb") for kind in _KINDS}  # noqa: SIM115
+        self.ends = array("q")
+
+    def add(self, tokens: Any, labels: Any) -> tuple[int, int]:
+        start = self.ends[-1] if self.ends else 0
+        for kind, values in zip(_KINDS, (tokens, labels), strict=True):
+            self._files[kind].write(np.asarray(values, np.int32).tobytes())
+        self.ends.append(start + len(tokens))
+        return start, self.ends[-1]
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+class Mapped:
+    """A store that a folder holds."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ends = np.load(folder / "ends.npy", mmap_mode="r")
+        self.tokens, self.labels = (_mapped(folder / f"{kind}.i32") for kind in _KINDS)
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Where each sample's tokens start and stop."""
+        start = 0
+        for at in range(0, len(self._ends), 65_536):
+            for end in self._ends[at : at + 65_536].tolist():
+                yield start, end
+                start = end
+
+
+def _mapped(path: Path) -> np.ndarray:
+    return np.memmap(path, np.int32, "r") if path.stat().st_size else np.empty(0, np.int32)
+
+
+def cached_tokens(ds: Any, folder: str | os.PathLike[str], fill: Callable[[Store], None]) -> Mapped:
+    """The tokens of a dataset from a folder, which is written first if it does not hold them.
+
+    On several ranks the first of each machine writes, and the others wait.
+
+    Args:
+        ds: the dataset, with a length.
+        folder: where the files are.
+        fill: puts all samples into a store.
+
+    Raises:
+        ValueError: if the dataset has no length.
+    """
+    if not hasattr(ds, "__len__"):
+        raise ValueError(f"cache_dir needs a dataset with a length, but {type(ds).__name__} has none")
+    path = Path(folder).expanduser()
+    distributed = dist.is_available() and dist.is_initialized()
+    if not distributed or int(os.environ.get("LOCAL_RANK", dist.get_rank())) == 0:
+        problem = _problem(ds, path)
+        if problem:
+            _log.info("Writing the tokens of %d samples to %s: %s", len(ds), path, problem)
+            _write(ds, path, fill)
+    if distributed:
+        dist.barrier()
+    return Mapped(path)
+
+
+def _write(ds: Any, path: Path, fill: Callable[[Store], None]) -> None:
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    draft.mkdir(parents=True)
+    try:
+        writer = _Writer(draft)
+        try:
+            fill(writer)
+        finally:
+            writer.close()
+        np.save(draft / "ends.npy", np.frombuffer(writer.ends, np.int64) if writer.ends else np.empty(0, np.int64))
+        meta = {"version": _VERSION, "samples": len(ds), "probes": _probes(ds)}
+        (draft / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        if path.exists():
+            if any(path.iterdir()) and not (path / "meta.json").is_file():
+                raise ValueError(f"cache_dir {path} holds files that are no cache of tokens; name another folder")
+            shutil.rmtree(path)
+        draft.rename(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _problem(ds: Any, path: Path) -> str | None:
+    """Why a folder cannot be used as it is; None where it can."""
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "there is no cache yet"
+    if meta.get("version") != _VERSION:
+        return "it was written by another version"
+    if meta["samples"] != len(ds):
+        return f"it holds {meta['samples']} samples"
+    return None if meta["probes"] == _probes(ds) else "the dataset gives other tokens now"
+
+
+def _probes(ds: Any) -> list[str]:
+    """Fingerprints of a few samples from all over the dataset."""
+    import hashlib
+
+    count = min(_PROBES, len(ds))
+    samples = [ds[round(i * (len(ds) - 1) / max(count - 1, 1))] for i in range(count)]
+    return [
+        hashlib.sha256(b"".join(np.asarray(sample[kind], np.int32).tobytes() for kind in _KINDS)).hexdigest()[:16]
+        for sample in samples
+    ]
