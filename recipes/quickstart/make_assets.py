@@ -1,6 +1,6 @@
 """Makes what the quickstart ships: its data, its tokenizer, and a tiny base model that reads and copies but knows no tool call.
 
-    python recipes/quickstart/make_assets.py --steps 5000      # about ten minutes on two cores
+    python recipes/quickstart/make_assets.py --steps 2400      # about twelve minutes on two cores
 
 The tokenizer is a byte-level BPE with Qwen 2.5's text splitting and control tokens. The base model is trained on
 ``plain_conversations`` only: chats without tools or calls.
@@ -185,7 +185,7 @@ def make_model(folder: Path, steps: int, lr: float = 3e-3, warmup: int = 50) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write data/ and model/ into")
-    parser.add_argument("--steps", type=int, default=5000, help="training steps of the base model; 0 leaves it as it is")
+    parser.add_argument("--steps", type=int, default=2400, help="training steps of the base model; 0 leaves it as it is")
     args = parser.parse_args()
     make_data(args.out / "data")
     make_tokenizer(args.out / "model")

@@ -63,6 +63,23 @@ def test_full_checkpoint_loads_in_transformers_with_the_same_loss(run: Run, tmp_
 
 
 @pytest.mark.parity
+def test_first_loss_equals_that_of_transformers(run: Run, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    run(*FULL, *SHORT, "shuffle=false", "epochs=1", "max_steps_per_epoch=1", f"output_dir={tmp_path}/out")
+    model = transformers.AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    total, count = 0.0, 0
+    for line in (RECIPES / "quickstart" / "data" / "train.jsonl").read_text().splitlines()[:4]:
+        sample = tokenized(json.loads(line))
+        tokens = torch.tensor([sample["tokens"]])
+        labels = tokens.masked_fill(torch.tensor([sample["mask"]]), -100)  # transformers shifts them itself
+        trained = int((labels[:, 1:] != -100).sum())
+        with torch.no_grad():
+            total += model(tokens, labels=labels).loss.item() * trained
+        count += trained
+    assert float(logged(tmp_path / "out")[1]) == pytest.approx(total / count, abs=1e-4)
+
+
+@pytest.mark.parity
 def test_adapter_loads_in_peft_and_equals_the_merged_model(run: Run, tmp_path: Path) -> None:
     transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
     run(*LORA, *SHORT, f"output_dir={tmp_path}/out")
@@ -134,17 +151,26 @@ def test_contradicting_settings_are_refused_by_name(run: Run, tmp_path: Path) ->
     assert "gradient_accumulation_steps" in result.stderr.splitlines()[-1]
 
 
+def tokenized(row: dict) -> dict:
+    from omegaconf import OmegaConf
+
+    from torchtune import config
+    from torchtune.data import OpenAIToMessages
+
+    cfg = OmegaConf.load(RECIPES / "configs" / "quickstart" / "tool_calling.yaml")
+    return config.instantiate(cfg.tokenizer)(OpenAIToMessages()(row))
+
+
 def our_logits(folder: Path, row: dict) -> dict[str, torch.Tensor]:
     from omegaconf import OmegaConf
 
     from torchtune import config, training
-    from torchtune.data import OpenAIToMessages
 
     cfg = OmegaConf.load(RECIPES / "configs" / "quickstart" / "tool_calling.yaml")
     cfg.checkpointer.update(checkpoint_dir=str(folder), checkpoint_files=[], output_dir=None)
     model = config.instantiate(cfg.model)
     model.load_state_dict(config.instantiate(cfg.checkpointer).load_checkpoint()[training.MODEL_KEY])
-    tokens = torch.tensor([config.instantiate(cfg.tokenizer)(OpenAIToMessages()(row))["tokens"]])
+    tokens = torch.tensor([tokenized(row)["tokens"]])
     with torch.no_grad():
         return {"tokens": tokens, "logits": model(tokens)}
 
