@@ -22,6 +22,15 @@ from torchtune.datasets._sft import SFTDataset, SFTTransform
 from torchtune.datasets._streaming import InterleavedDataset, StreamingDataset, combine_datasets
 from torchtune.datasets._text_completion import TextCompletionDataset
 from torchtune.datasets._tool_eval import tool_eval_dataset
+from torchtune.datasets._tool_sets import (
+    apigen_mt_dataset,
+    glaive_function_calling_dataset,
+    hermes_function_calling_dataset,
+    tool_calling_dataset,
+    toolace_dataset,
+    when2call_dataset,
+    xlam_function_calling_dataset,
+)
 
 from . import multimodal
 
@@ -37,10 +46,13 @@ __all__ = [
     "TextCompletionDataset",
     "alpaca_cleaned_dataset",
     "alpaca_dataset",
+    "apigen_mt_dataset",
     "chat_dataset",
-    "combine_datasets",
     "cnn_dailymail_articles_dataset",
+    "combine_datasets",
+    "glaive_function_calling_dataset",
     "grammar_dataset",
+    "hermes_function_calling_dataset",
     "hh_rlhf_helpful_dataset",
     "instruct_dataset",
     "multimodal",
@@ -49,6 +61,10 @@ __all__ = [
     "slimorca_dataset",
     "stack_exchange_paired_dataset",
     "text_completion_dataset",
+    "tool_calling_dataset",
     "tool_eval_dataset",
+    "toolace_dataset",
+    "when2call_dataset",
     "wikitext_dataset",
+    "xlam_function_calling_dataset",
 ]
