@@ -9,7 +9,6 @@ devices is torchrun's. The loop is :meth:`FinetuneRecipe.train`.
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -104,7 +103,9 @@ class FinetuneRecipe(FTRecipeInterface):
         self.data_val = None
         if cfg.get("dataset_val") is not None:
             self.data_val = self._setup_data(cfg.dataset_val, cfg.get("batch_size_val") or cfg.batch_size)
-        self.steps_per_epoch = training.steps_per_epoch(self.data, self.accumulation_steps, cfg.get("max_steps_per_epoch"))
+        self.steps_per_epoch = training.steps_per_epoch(
+            self.data, self.accumulation_steps, cfg.get("max_steps_per_epoch")
+        )
         training.check_validation_ends(self.data_val, cfg.get("run_val_max_batches"))
         self.total_steps = self.steps_per_epoch * self.total_epochs
         self.lr_scheduler = self._setup_lr_scheduler()
@@ -212,7 +213,9 @@ class FinetuneRecipe(FTRecipeInterface):
             if label == "before":
                 log.info("Tool calls before training, in %.0f s: %s", result.seconds, result.scores.metrics(prefix=""))
             else:
-                Console().print(tool_eval.report(self.tool_scores, title=f"Tool calls, {len(result.cases)} held-out turns"))
+                Console().print(
+                    tool_eval.report(self.tool_scores, title=f"Tool calls, {len(result.cases)} held-out turns")
+                )
 
     def save_checkpoint(self, dir_prefix: str = "epoch", **_: Any) -> None:
         """Writes the model, and, if the run goes on, what a resume needs."""
@@ -378,7 +381,9 @@ class FinetuneRecipe(FTRecipeInterface):
         return training.build_dataloader(
             dataset,
             batch_size=batch_size,
-            collate_fn=padded_collate_packed if packed else partial(collate, padding_idx=pad_id, ignore_idx=self.ignore_index),
+            collate_fn=padded_collate_packed
+            if packed
+            else partial(collate, padding_idx=pad_id, ignore_idx=self.ignore_index),
             shuffle=shuffle,
             seed=self.seed,
             num_replicas=self.world_size,
@@ -412,14 +417,25 @@ class FinetuneRecipe(FTRecipeInterface):
         self.global_step = state.get(training.STEPS_KEY, self.epochs_run * self.steps_per_epoch)
         for key, now in ((training.SEED_KEY, self.seed), (training.TOTAL_EPOCHS_KEY, self.total_epochs)):
             if state.get(key, now) != now:
-                log.warning("The run that is resumed had %s %s, this config has %s; going on with the config's", key, state[key], now)
+                log.warning(
+                    "The run that is resumed had %s %s, this config has %s; going on with the config's",
+                    key,
+                    state[key],
+                    now,
+                )
         if self.lr_scheduler is not None and state.get(training.LR_SCHEDULER_KEY) is not None:
             self.lr_scheduler.load_state_dict(state[training.LR_SCHEDULER_KEY])
         if state.get(training.DATALOADER_KEY) is not None:
             training.load_loader_state(self.data, state[training.DATALOADER_KEY])
         if state.get(training.RNG_KEY) is not None:
             training.set_rng_state(state[training.RNG_KEY])
-        log.info("Resumed at step %d of %d, epoch %d of %d", self.global_step, self.total_steps, self.epochs_run + 1, self.total_epochs)
+        log.info(
+            "Resumed at step %d of %d, epoch %d of %d",
+            self.global_step,
+            self.total_steps,
+            self.epochs_run + 1,
+            self.total_epochs,
+        )
 
 
 @config.parse

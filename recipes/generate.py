@@ -42,7 +42,9 @@ def read_json(value: Any, key: str) -> Any:
         try:
             return json.loads(value if is_text else Path(value).expanduser().read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{key}: expected JSON, or the name of a file with JSON, found {value[:80]!r}: {error}") from error
+            raise ValueError(
+                f"{key}: expected JSON, or the name of a file with JSON, found {value[:80]!r}: {error}"
+            ) from error
     raise ValueError(f"{key}: expected a list, a JSON string or a file name, found {type(value).__name__}")
 
 
@@ -77,7 +79,9 @@ class InferenceRecipe:
         messages = read_json(self.cfg.get("messages"), "messages")
         if messages is None:
             prompt = self.cfg.prompt
-            texts = {"user": prompt} if isinstance(prompt, str) else {role: prompt.get(role) for role in ("system", "user")}
+            texts = (
+                {"user": prompt} if isinstance(prompt, str) else {role: prompt.get(role) for role in ("system", "user")}
+            )
             messages = [{"role": role, "content": text} for role, text in texts.items() if text is not None]
         sample = OpenAIToMessages()({"messages": messages, "tools": tools})
         validate_messages(sample["messages"], sample.get("tools"), inference=True)

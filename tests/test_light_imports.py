@@ -26,7 +26,14 @@ HEAVY = {"torchao", "torchvision", "datasets", "pandas", "pyarrow", "transformer
 
 @pytest.mark.parametrize(
     "module",
-    ["torchtune", "torchtune.data", "torchtune.data.formats", "torchtune._cli.tune", "torchtune._recipe_registry", "torchtune.config"],
+    [
+        "torchtune",
+        "torchtune.data",
+        "torchtune.data.formats",
+        "torchtune._cli.tune",
+        "torchtune._recipe_registry",
+        "torchtune.config",
+    ],
 )
 def test_module_imports_without_torch(module: str) -> None:
     assert not loaded_by(module) & (HEAVY | {"torch", "numpy"})

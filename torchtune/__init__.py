@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.7.0"
 
-_SUBMODULES = frozenset(
-    {"config", "data", "datasets", "generation", "models", "modules", "rlhf", "training", "utils"}
-)
+_SUBMODULES = frozenset({"config", "data", "datasets", "generation", "models", "modules", "rlhf", "training", "utils"})
 
 __all__ = ["datasets", "generation", "models", "modules", "utils"]
 

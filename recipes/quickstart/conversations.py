@@ -38,14 +38,82 @@ TOOLS = {
     )
 }
 
-_STARTS = ["Bel", "Cor", "Dun", "Fal", "Gor", "Hav", "Kel", "Lan", "Mor", "Nor", "Pel", "Quin", "Ros", "Sel", "Tor", "Vel", "Wen", "Yar"]
+_STARTS = [
+    "Bel",
+    "Cor",
+    "Dun",
+    "Fal",
+    "Gor",
+    "Hav",
+    "Kel",
+    "Lan",
+    "Mor",
+    "Nor",
+    "Pel",
+    "Quin",
+    "Ros",
+    "Sel",
+    "Tor",
+    "Vel",
+    "Wen",
+    "Yar",
+]
 _MIDDLES = ["", "a", "e", "i", "o", "an", "en", "er", "in", "or"]
 _ENDS = ["dale", "ford", "ham", "mere", "mont", "polis", "port", "stad", "ton", "vale", "via", "wick"]
-_FIRST = ["Ad", "Be", "Ca", "Da", "El", "Fi", "Ga", "He", "Io", "Ja", "Ke", "Li", "Ma", "Na", "Ol", "Pa", "Ro", "Sa", "Te", "Vi"]
+_FIRST = [
+    "Ad",
+    "Be",
+    "Ca",
+    "Da",
+    "El",
+    "Fi",
+    "Ga",
+    "He",
+    "Io",
+    "Ja",
+    "Ke",
+    "Li",
+    "Ma",
+    "Na",
+    "Ol",
+    "Pa",
+    "Ro",
+    "Sa",
+    "Te",
+    "Vi",
+]
 _LAST = ["bel", "dan", "den", "la", "lia", "lin", "mar", "na", "nor", "ra", "ren", "rin", "sa", "sha", "ton", "vin"]
-_THINGS = ["tea", "pasta", "rice", "bread", "eggs", "cake", "soup", "laundry", "stretching", "reading", "nap", "pizza", "coffee", "walk", "yoga", "piano"]
+_THINGS = [
+    "tea",
+    "pasta",
+    "rice",
+    "bread",
+    "eggs",
+    "cake",
+    "soup",
+    "laundry",
+    "stretching",
+    "reading",
+    "nap",
+    "pizza",
+    "coffee",
+    "walk",
+    "yoga",
+    "piano",
+]
 _VERBS = ["bring", "find", "check", "water", "pack", "fix", "paint", "clean", "sell", "move"]
-_OBJECTS = ["the bike", "the plants", "the tent", "the books", "the lamp", "the car", "the boxes", "the garden", "the door", "the keys"]
+_OBJECTS = [
+    "the bike",
+    "the plants",
+    "the tent",
+    "the books",
+    "the lamp",
+    "the car",
+    "the boxes",
+    "the garden",
+    "the door",
+    "the keys",
+]
 
 
 class Values:
@@ -123,7 +191,12 @@ class Builder:
 def _weather(b: Builder) -> set[str]:
     city, unit = b.draw.city(), b.rng.choice([None, None, "celsius", "fahrenheit"])
     tail = "" if unit is None else f" in {unit}"
-    b.say("user", f"What is the weather in {city}{tail}?", f"How warm is it in {city}{tail}?", f"Weather for {city}{tail}, please.")
+    b.say(
+        "user",
+        f"What is the weather in {city}{tail}?",
+        f"How warm is it in {city}{tail}?",
+        f"Weather for {city}{tail}, please.",
+    )
     b.call(b.weather(city, unit))
     b.say("assistant", f"It is {json.loads(b.messages[-1]['content'])['degrees']} degrees in {city}.")
     return {"get_weather"}
@@ -157,7 +230,11 @@ def _timer(b: Builder) -> set[str]:
 
 def _flights(b: Builder) -> set[str]:
     origin, destination, date = b.draw.city(), b.draw.city(), b.draw.date()
-    b.say("user", f"Find flights from {origin} to {destination} on {date}.", f"I want to fly from {origin} to {destination} on {date}.")
+    b.say(
+        "user",
+        f"Find flights from {origin} to {destination} on {date}.",
+        f"I want to fly from {origin} to {destination} on {date}.",
+    )
     count = b.rng.randint(1, 9)
     b.call(("find_flights", {"origin": origin, "destination": destination, "date": date}, {"count": count}))
     b.say("assistant", f"There are {count} flights to {destination}.")

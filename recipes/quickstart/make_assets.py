@@ -33,10 +33,10 @@ HERE = Path(__file__).parent
 TRAIN_ROWS, TEST_ROWS = 1600, 200
 VOCAB_SIZE = 1024
 CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]
-SIZES: dict[str, Any] = dict(
-    vocab_size=VOCAB_SIZE, num_layers=4, num_heads=4, num_kv_heads=2, embed_dim=128, intermediate_dim=384,
-    max_seq_len=1024, rope_base=10000.0, norm_eps=1e-6, tie_word_embeddings=True,
-)  # fmt: skip
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE, "num_layers": 4, "num_heads": 4, "num_kv_heads": 2, "embed_dim": 128, "intermediate_dim": 384,
+    "max_seq_len": 1024, "rope_base": 10000.0, "norm_eps": 1e-6, "tie_word_embeddings": True,
+}  # fmt: skip
 CONFIG = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
@@ -185,7 +185,9 @@ def make_model(folder: Path, steps: int, lr: float = 3e-3, warmup: int = 50) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write data/ and model/ into")
-    parser.add_argument("--steps", type=int, default=2400, help="training steps of the base model; 0 leaves it as it is")
+    parser.add_argument(
+        "--steps", type=int, default=2400, help="training steps of the base model; 0 leaves it as it is"
+    )
     args = parser.parse_args()
     make_data(args.out / "data")
     make_tokenizer(args.out / "model")

@@ -13,7 +13,14 @@ pytestmark = [pytest.mark.recipes, pytest.mark.slow]
 
 FULL = ("full_finetune_single_device", "quickstart/tool_calling")
 LORA = ("lora_finetune_single_device", "quickstart/tool_calling_lora")
-SHORT = ["epochs=2", "max_steps_per_epoch=3", "batch_size=4", "log_every_n_steps=1", "eval_tool_calls=null", "dataset_val=null"]
+SHORT = [
+    "epochs=2",
+    "max_steps_per_epoch=3",
+    "batch_size=4",
+    "log_every_n_steps=1",
+    "eval_tool_calls=null",
+    "dataset_val=null",
+]
 MODEL = RECIPES / "quickstart" / "model"
 
 
@@ -147,7 +154,9 @@ def test_unknown_key_is_told_with_the_nearest_known_one(run: Run, tmp_path: Path
 
 
 def test_contradicting_settings_are_refused_by_name(run: Run, tmp_path: Path) -> None:
-    result = run(*FULL, *SHORT, "optimizer_in_bwd=true", "gradient_accumulation_steps=2", f"output_dir={tmp_path}/out", ok=False)
+    result = run(
+        *FULL, *SHORT, "optimizer_in_bwd=true", "gradient_accumulation_steps=2", f"output_dir={tmp_path}/out", ok=False
+    )
     assert "gradient_accumulation_steps" in result.stderr.splitlines()[-1]
 
 
@@ -182,4 +191,3 @@ def parsed(row: dict) -> dict:
         for call in message.get("tool_calls") or []:
             call["function"]["arguments"] = json.loads(call["function"]["arguments"])
     return {"conversation": row["messages"], "tools": row["tools"]}
-

@@ -13,7 +13,14 @@ from _runs import RECIPES, Run, command, logged, run_until
 pytestmark = [pytest.mark.recipes, pytest.mark.slow]
 
 FULL = ("full_finetune_single_device", "quickstart/tool_calling")
-SHORT = ["epochs=2", "max_steps_per_epoch=3", "batch_size=4", "log_every_n_steps=1", "eval_tool_calls=null", "dataset_val=null"]
+SHORT = [
+    "epochs=2",
+    "max_steps_per_epoch=3",
+    "batch_size=4",
+    "log_every_n_steps=1",
+    "eval_tool_calls=null",
+    "dataset_val=null",
+]
 STREAM = [*SHORT, "dataset.streaming=true", "dataset.shuffle_buffer=64"]
 DATA = RECIPES / "quickstart" / "data"
 
@@ -24,7 +31,11 @@ def test_a_stream_needs_the_length_of_an_epoch(run: Run, tmp_path: Path) -> None
 
 
 def test_validation_on_a_stream_must_end(run: Run, tmp_path: Path) -> None:
-    options = ["dataset_val.source=json", f"dataset_val.data_files={DATA}/test.jsonl", "dataset_val.conversation_column=messages"]
+    options = [
+        "dataset_val.source=json",
+        f"dataset_val.data_files={DATA}/test.jsonl",
+        "dataset_val.conversation_column=messages",
+    ]
     options += ["dataset_val.conversation_style=openai", "dataset_val._component_=torchtune.datasets.chat_dataset"]
     options += ["dataset_val.streaming=true", "dataset_val.split=train", "batch_size_val=4"]
     short = [option for option in SHORT if "dataset_val" not in option]
@@ -77,7 +88,11 @@ def test_the_first_loss_is_that_of_transformers(run: Run, tmp_path: Path) -> Non
 
     folder = RECIPES / "quickstart" / "model"
     tokenizer = qwen2_5_tokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), str(folder / "tokenizer.json"), max_seq_len=640, train_on="sampled"
+        str(folder / "vocab.json"),
+        str(folder / "merges.txt"),
+        str(folder / "tokenizer.json"),
+        max_seq_len=640,
+        train_on="sampled",
     )
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     total, count = 0.0, 0

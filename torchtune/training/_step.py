@@ -40,7 +40,7 @@ class LossAccumulator:
     """Normalizes by tokens: every trained token of a step weighs the same, in whichever micro-batch and rank it is.
 
     For each micro-batch call ``add(loss, n).backward()``, then once per step :meth:`finish`, and scale the gradients by its
-    ``grad_scale`` before clipping:
+    ``grad_scale`` before clipping::
 
         for batch in micro_batches:
             n = count_loss_tokens(batch["labels"])

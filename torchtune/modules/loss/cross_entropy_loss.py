@@ -217,9 +217,9 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
             weight, module = projection.weight, projection
         else:
             return None
-        hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-        hooked = hooked or torch.is_autocast_enabled(hidden.device.type)
-        if hooked or self.tp_enabled or not _eager(hidden, weight) or weight.dtype != hidden.dtype:
+        hooked = bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+        autocast = torch.is_autocast_enabled(hidden.device.type)
+        if hooked or autocast or self.tp_enabled or not _eager(hidden, weight) or weight.dtype != hidden.dtype:
             return None
         return weight
 
