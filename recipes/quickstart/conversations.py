@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 Row = dict[str, Any]
@@ -29,7 +29,7 @@ TOOLS = {
     tool["function"]["name"]: tool
     for tool in (
         _tool("get_weather", "Weather in a city.", 1, city="string", unit=["celsius", "fahrenheit"]),
-        _tool("convert", "Convert money.", amount="number", source="string", target="string"),
+        _tool("convert", "Convert money.", amount="number", source=CURRENCIES, target=CURRENCIES),
         _tool("set_timer", "Start a timer.", minutes="integer", label="string"),
         _tool("find_flights", "Find flights.", origin="string", destination="string", date="string"),
         _tool("send_message", "Send a message.", to="string", text="string"),
@@ -286,20 +286,34 @@ def _without_the_tool(b: Builder) -> set[str]:
 
 SCENARIOS: list[tuple[Callable[[Builder], set[str]], int]] = [
     (_weather, 3), (_two_cities, 3), (_convert, 3), (_timer, 2), (_flights, 3), (_message, 3),
-    (_timer_and_message, 3), (_refund, 4), (_thanks, 2), (_without_the_tool, 6),
+    (_timer_and_message, 3), (_refund, 4), (_thanks, 2), (_without_the_tool, 3),
 ]  # fmt: skip
 
 
-def conversations(seed: int, split: str) -> Iterator[Row]:
-    """Endless rows ``{"messages", "tools"}`` of a split, ``train`` or ``test``."""
+#: Weights of the shipped rows. Conversions are left out: a model of a million parameters mixes the currencies up.
+SHIPPED = (3, 3, 0, 2, 3, 3, 3, 4, 2, 6)
+
+
+def conversations(
+    seed: int, split: str, weights: Sequence[int] | None = None, most_tools: int | None = None
+) -> Iterator[Row]:
+    """Endless rows ``{"messages", "tools"}``.
+
+    Args:
+        seed: seed of the draws.
+        split: ``train`` or ``test``; the two share no argument value that is drawn from many.
+        weights: of the scenarios, in their order; None is those of ``SCENARIOS``.
+        most_tools: at most so many tools are offered.
+    """
     rng = random.Random(f"{split} {seed}")
-    makers, weights = zip(*SCENARIOS, strict=True)
+    makers, usual = zip(*SCENARIOS, strict=True)
     while True:
         builder = Builder(rng, split)
-        uses = rng.choices(makers, weights)[0](builder)
+        uses = rng.choices(makers, weights or usual)[0](builder)
         needed, banned = {n for n in uses if n[0] != "-"}, {n[1:] for n in uses if n[0] == "-"}
         others = [name for name in TOOLS if name not in needed | banned]
         offered = sorted(needed) + rng.sample(others, rng.randint(1, 2) if needed else 2)
+        offered = offered[:most_tools]
         rng.shuffle(offered)
         yield {"messages": builder.messages, "tools": [TOOLS[name] for name in offered]}
 
@@ -311,21 +325,18 @@ def plain_conversations(seed: int) -> Iterator[Row]:
     kinds: list[tuple[str, Callable[[], Any]]] = [
         ("city", b.draw.city), ("name", b.draw.person), ("amount", b.draw.amount), ("minutes", b.draw.minutes),
         ("order", b.draw.order), ("date", b.draw.date), ("thing", b.draw.thing), ("errand", b.draw.errand),
-        ("source", lambda: rng.choice(CURRENCIES)), ("target", lambda: rng.choice(CURRENCIES)),
     ]  # fmt: skip
     names = list(TOOLS)
     while True:
         b.messages = []
         facts = {key: make() for key, make in rng.sample(kinds, rng.randint(2, 5))}
         listed = ", ".join(f"{key}: {value}" for key, value in facts.items())
-        shown: list[str] = []
         if rng.random() < 0.5:
-            shown = rng.sample(names, rng.randint(1, 3))
-            schemas = "\n".join(json.dumps(TOOLS[name]) for name in shown)
+            schemas = "\n".join(json.dumps(TOOLS[name]) for name in rng.sample(names, rng.randint(1, 3)))
             b.say("system", f"Some functions:\n{schemas}", f"You are a helpful assistant.\n{schemas}\n")
         for _ in range(rng.randint(1, 3)):
             key = rng.choice(list(facts))
-            task = rng.randrange(6 if shown else 5)
+            task = rng.randrange(5)
             if task == 0:
                 b.say("user", f"Repeat: {facts[key]}")
                 b.say("assistant", str(facts[key]))
@@ -338,10 +349,6 @@ def plain_conversations(seed: int) -> Iterator[Row]:
             elif task == 3:
                 b.say("user", f"Read this: {json.dumps(facts)} What is the {key}?")
                 b.say("assistant", f"It is {facts[key]}.")
-            elif task == 5:
-                name = rng.choice(names)
-                b.say("user", f"Is there a function {name}?")
-                b.say("assistant", f"Yes, there is {name}." if name in shown else f"No, only {', '.join(shown)}.")
             else:
                 SCENARIOS[rng.randrange(len(SCENARIOS) - 1)][0](other := Builder(rng, "train"))
                 b.say("user", f"Repeat: {other.messages[0]['content']}")

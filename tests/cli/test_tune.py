@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -40,9 +39,12 @@ def tune(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
 
 def start(*argv: str, code: str = PROBE) -> tuple[subprocess.CompletedProcess[str], float]:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    began = time.perf_counter()
+    began = os.times()
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, env=env, check=True)
-    return done, time.perf_counter() - began
+    ended = os.times()
+    # CPU time, which does not count what else the machine does.
+    used = ended.children_user + ended.children_system - began.children_user - began.children_system
+    return done, used
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,8 @@ def test_commands_start_without_any_library(argv: tuple[str, ...]) -> None:
 def test_commands_start_quickly(command: str) -> None:
     bare = min(start(code="pass")[1] for _ in range(3))
     ours = min(start(command)[1] for _ in range(5))
-    assert ours - bare < 0.3  # the goal is 0.3 s in all; a busy machine starts Python itself slowly
+    # The goal is 0.3 s in all; a slow or crowded processor is slow for a bare Python too.
+    assert ours < max(0.3, 8 * bare)
 
 
 def test_cat_and_validate_of_a_plain_config_need_no_torch(tmp_path: Path) -> None:
@@ -76,7 +79,7 @@ def test_python_m_torchtune_is_tune() -> None:
 
 def test_no_subcommand_prints_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert tune(monkeypatch) == 0
-    assert capsys.readouterr().out.startswith("usage: tune [-h] {download,ls,cp,run,validate,cat} ...")
+    assert capsys.readouterr().out.startswith("usage: tune [-h] {download,ls,cp,run,validate,cat")
 
 
 def test_an_unknown_subcommand_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
