@@ -22,9 +22,26 @@ if TYPE_CHECKING:
 NO_VALUE: Any = object()
 
 
+_compact = json.JSONEncoder(ensure_ascii=False).encode
+#: Indented JSON by the compact JSON of the same value: indenting is slow, and schemas repeat from row to row.
+_indented: dict[tuple[str, int], str] = {}
+_INDENTED_SIZE, _INDENTED_CHARS = 2048, 32_768
+
+
 def dumps(value: Any, indent: int | None = None) -> str:
     """JSON as the ``tojson`` of chat templates writes it: non-ASCII kept, a space after ``,`` and ``:``."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    text = _compact(value)
+    if indent is None:
+        return text
+    key = (text, indent)
+    found = _indented.get(key)
+    if found is None:
+        found = json.dumps(value, ensure_ascii=False, indent=indent)
+        if len(text) <= _INDENTED_CHARS:
+            if len(_indented) >= _INDENTED_SIZE:
+                _indented.clear()
+            _indented[key] = found
+    return found
 
 
 def wrap_tools(tools: Sequence[Mapping[str, Any]] | str | None, name: str) -> list[dict[str, Any]]:

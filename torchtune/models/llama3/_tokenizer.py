@@ -74,6 +74,7 @@ class TikTokenChatTokenizer(ChatTokenizer):
         self.eos_id: int
         self.pad_id: int
         self.stop_tokens = [self.eos_id, self.eot_id, self.eom_id]
+        self._headers: dict[str, list[int]] = {}
         self.tt_model = TikTokenBaseTokenizer(
             path=path,
             name=self.encoding_name,
@@ -158,10 +159,7 @@ class TikTokenChatTokenizer(ChatTokenizer):
     def _add_message(self, chat: ChatTokens, index: int, message: Message, start: bool, end: bool) -> None:
         sampled, part = speech(message)
         if start:
-            role = self._encode_text(message.role.strip())
-            chat.add(
-                [self.start_header_id, *role, self.end_header_id, *self._encode_text("\n\n")], index, False, "header"
-            )
+            chat.add(self._header(message.role.strip()), index, False, "header")
         if message.role == "assistant" and message.ipython:
             self._add_call_start(chat, index)
         for item in message.content:
@@ -170,6 +168,14 @@ class TikTokenChatTokenizer(ChatTokenizer):
             self._add_call_end(chat, index)
         if end:
             chat.add([self.eot_id if message.eot else self.eom_id], index, message.role == "assistant", "end")
+
+    def _header(self, role: str) -> list[int]:
+        """Ids of a message's header; there are few roles, so they are encoded once."""
+        ids = self._headers.get(role)
+        if ids is None:
+            ids = [self.start_header_id, *self._encode_text(role), self.end_header_id, *self._encode_text("\n\n")]
+            self._headers[role] = ids
+        return ids
 
     def _add_call_start(self, chat: ChatTokens, index: int) -> None:
         """What stands before a hand-made call."""
@@ -234,6 +240,7 @@ class Llama3Tokenizer(TikTokenChatTokenizer):
     """
 
     default_format = "llama3_1"
+    cuts_at_newlines = True
     encoding_name = "llama3_tiktoken"
     pattern = CL100K_PATTERN
     special_text = re.compile(r"<\|start_header_id\|>.*?<\|end_header_id\|>\n\n|<\|.*?\|>")

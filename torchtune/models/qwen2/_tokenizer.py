@@ -55,6 +55,7 @@ class Qwen2Tokenizer(ChatTokenizer):
     """
 
     default_format = "qwen2"
+    cuts_at_newlines = True
     #: The family's control tokens.
     family_tokens: ClassVar[dict[str, int]] = QWEN2_SPECIAL_TOKENS
 
@@ -87,6 +88,8 @@ class Qwen2Tokenizer(ChatTokenizer):
         self.im_end_id: int = self._id(IM_END)
         self.stop_tokens = [token for token in (self.eos_id, self.pad_id) if token is not None]
         self._bpe = ByteLevelBPE(path, merges_file, PRETOKENIZE_REGEX, nfc=True)
+        self._newline = self._encode_text("\n")
+        self._headers: dict[str, list[int]] = {}
         if type(prompt_template).__name__ == "ChatMLTemplate":
             raise AssertionError(
                 f"{type(self).__name__} writes ChatML by itself; expected no ChatMLTemplate as prompt_template."
@@ -192,7 +195,7 @@ class Qwen2Tokenizer(ChatTokenizer):
 
     def _add_end(self, chat: ChatTokens, index: int, sampled: bool) -> None:
         chat.add([self.im_end_id], index, sampled, "end")
-        chat.add(self._encode_text("\n"), index, False, None)
+        chat.add(self._newline, index, False, None)
 
     def _add_content(self, chat: ChatTokens, index: int, message: Message) -> None:
         owner = speech(message)
@@ -209,4 +212,8 @@ class Qwen2Tokenizer(ChatTokenizer):
         return self._encode_text(text)
 
     def _header(self, role: str) -> list[int]:
-        return [self.im_start_id, *self._encode_text(role), *self._encode_text("\n")]
+        """Ids of a message's header; there are few roles, so they are encoded once."""
+        ids = self._headers.get(role)
+        if ids is None:
+            ids = self._headers[role] = [self.im_start_id, *self._encode_text(role), *self._encode_text("\n")]
+        return ids

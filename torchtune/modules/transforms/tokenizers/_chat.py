@@ -166,6 +166,9 @@ class ChatTokenizer:
 
     #: Name of the family's official chat format.
     default_format: ClassVar[str]
+    #: True where words never reach over a line break to what is no white space behind it, and text may be cut there: so
+    #: with patterns that try ``\s*[\r\n]+`` before other white space and have line breaks only at the end of a word.
+    cuts_at_newlines: ClassVar[bool] = False
 
     max_seq_len: int | None
     stop_tokens: list[int]
@@ -408,7 +411,19 @@ class ChatTokenizer:
         """Encodes plain segments that stand side by side."""
         if not segments:
             return
-        texts = tuple(segment.text for segment in segments)
+        texts = [segment.text for segment in segments]
+        parts: list[list[int]] = []
+        start = 0
+        for end in range(1, len(texts) + 1):
+            if end == len(texts) or (self.cuts_at_newlines and _is_cut(texts[end - 1], texts[end])):
+                parts += self._encode_run(tuple(texts[start:end]))
+                start = end
+        for segment, part in zip(segments, parts, strict=True):
+            chat.add(part, segment.message_index, segment.sampled, segment.part)
+        segments.clear()
+
+    def _encode_run(self, texts: tuple[str, ...]) -> list[list[int]]:
+        """Ids of texts that are encoded as one, remembered where they are not too long."""
         parts = self._runs.get(texts)
         if parts is None:
             parts = [self._encode_text(texts[0])] if len(texts) == 1 else self._encode_parts(texts)
@@ -416,9 +431,7 @@ class ChatTokenizer:
                 if len(self._runs) >= _CACHE_SIZE:
                     self._runs.clear()
                 self._runs[texts] = parts
-        for segment, part in zip(segments, parts, strict=True):
-            chat.add(part, segment.message_index, segment.sampled, segment.part)
-        segments.clear()
+        return parts
 
     def _fit_turns(self, chat: ChatTokens, messages: list[Message], tools: Any, add_end_tokens: bool) -> ChatTokens:
         """Drops whole turns until the rest fits; where not even one does, its end is cut.
@@ -452,6 +465,11 @@ class ChatTokenizer:
                 self.max_seq_len,
             )
         self.truncation_counts[cause] += 1
+
+
+def _is_cut(before: str, after: str) -> bool:
+    """Whether two texts, one behind the other, have the same words as each by itself."""
+    return before.endswith("\n") and bool(after) and not after[0].isspace()
 
 
 def apply_template(template: Any, messages: list[Message], inference: bool) -> list[Message]:
