@@ -161,3 +161,22 @@ def test_packed_and_unpacked_datasets_do_not_mix() -> None:
     assert not ConcatDataset([samples(3)]).packed  # type: ignore[list-item]
     with pytest.raises(ValueError, match="these are not packed: 1 "):
         ConcatDataset([packs, samples(3)])  # type: ignore[list-item]
+
+
+def test_a_cache_is_used_until_the_dataset_gives_other_tokens(tmp_path: Any) -> None:
+    data = samples(7, 6, 3, 4)
+    folder = tmp_path / "cache"
+    for packing in ("in_order", "best_fit"):
+        plain = contents(PackedDataset(data, max_seq_len=10, packing=packing))
+        assert contents(PackedDataset(data, max_seq_len=10, packing=packing, cache_dir=folder)) == plain
+    written = (folder / "tokens.i32").stat().st_mtime_ns
+    PackedDataset(data, max_seq_len=10, cache_dir=folder)
+    assert (folder / "tokens.i32").stat().st_mtime_ns == written
+    other = [*data[:3], {"tokens": [9] * 4, "labels": [9] * 4}]
+    assert contents(PackedDataset(other, max_seq_len=10, cache_dir=folder))[-1][-1] == [9] * 4
+
+
+def test_several_processes_make_the_same_packs() -> None:
+    data = samples(*range(1, 9))
+    packs = PackedDataset(data, max_seq_len=10, num_workers=2)
+    assert contents(packs) == contents(PackedDataset(data, max_seq_len=10))
