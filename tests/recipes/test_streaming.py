@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from _runs import RECIPES, Run, command, logged, run_until
 
@@ -71,37 +69,3 @@ def test_several_streams_are_interleaved(run: Run, tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
     run(FULL[0], str(tmp_path / "two.yaml"), *SHORT, f"output_dir={tmp_path}/out")
     assert len(logged(tmp_path / "out")) == 6
-
-
-@pytest.mark.parity
-def test_the_first_loss_is_that_of_transformers(run: Run, tmp_path: Path) -> None:
-    """Each position predicts the token right after it."""
-    transformers = pytest.importorskip("transformers")
-    rows = [json.loads(line) for line in (DATA / "train.jsonl").read_text().splitlines()[:4]]
-    (tmp_path / "four.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    run(
-        *FULL, *SHORT, "epochs=1", "max_steps_per_epoch=1", "dataset.data_files=" + str(tmp_path / "four.jsonl"),
-        "dataset.streaming=true", "dataset.packed=false", "shuffle=false", f"output_dir={tmp_path}/out",
-    )  # fmt: skip
-    from torchtune.data import OpenAIToMessages
-    from torchtune.models.qwen2_5 import qwen2_5_tokenizer
-
-    folder = RECIPES / "quickstart" / "model"
-    tokenizer = qwen2_5_tokenizer(
-        str(folder / "vocab.json"),
-        str(folder / "merges.txt"),
-        str(folder / "tokenizer.json"),
-        max_seq_len=640,
-        train_on="sampled",
-    )
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    total, count = 0.0, 0
-    for row in rows:
-        sample = tokenizer(dict(OpenAIToMessages()(row)))
-        ids = torch.tensor([sample["tokens"]])
-        labels = ids.masked_fill(torch.tensor([sample["mask"]]), -100)
-        trained = int((labels[:, 1:] != -100).sum())
-        with torch.no_grad():
-            total += model(ids, labels=labels).loss.item() * trained
-        count += trained
-    assert float(logged(tmp_path / "out")[1]) == pytest.approx(total / count, abs=1e-3)
