@@ -26,6 +26,7 @@ from torchtune import config, modules, training, utils
 from torchtune.config._utils import _get_component_from_path
 from torchtune.data import padded_collate_packed
 from torchtune.datasets import combine_datasets
+from torchtune.modules.loss import SFTLoss
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
 from torchtune.recipe_interfaces import FTRecipeInterface
 from torchtune.training import tool_eval
@@ -185,7 +186,7 @@ class FinetuneRecipe(FTRecipeInterface):
         num_tokens = training.count_loss_tokens(labels, self.ignore_index)
         with self.activations:
             outputs = self.model(**batch)
-        if not isinstance(self.loss_fn, modules.loss.SFTLoss) and not isinstance(outputs, list):
+        if not isinstance(self.loss_fn, SFTLoss) and not isinstance(outputs, list):
             outputs, labels = outputs.reshape(-1, outputs.size(-1)), labels.reshape(-1)
         return self.loss_fn(outputs, labels), num_tokens
 
@@ -344,7 +345,7 @@ class FinetuneRecipe(FTRecipeInterface):
     def _setup_loss(self) -> nn.Module:
         loss_fn = config.instantiate(self.cfg.loss)
         self.ignore_index = getattr(loss_fn, "ignore_index", -100)
-        if isinstance(loss_fn, modules.loss.SFTLoss):
+        if isinstance(loss_fn, SFTLoss):
             loss_fn.set_model_output(self.model)
         elif hasattr(loss_fn, "num_output_chunks"):
             self.model.set_num_output_chunks(loss_fn.num_output_chunks)

@@ -45,9 +45,10 @@ def test_killed_run_resumes_with_the_same_losses(recipe: tuple[str, str], run: R
 @pytest.mark.distributed
 @pytest.mark.parametrize("recipe", [FULL, LORA], ids=["full", "lora"])
 def test_two_processes_reach_the_loss_of_one(recipe: tuple[str, str], run: Run, tmp_path: Path) -> None:
-    run(*recipe, *SHORT, f"output_dir={tmp_path}/one")
+    options = [*SHORT, "optimizer.lr=5e-4"]
+    run(*recipe, *options, f"output_dir={tmp_path}/one")
     name = recipe[0].replace("single_device", "distributed")
-    run(name, recipe[1], *SHORT, "batch_size=2", f"output_dir={tmp_path}/two", processes=2)
+    run(name, recipe[1], *options, "batch_size=2", f"output_dir={tmp_path}/two", processes=2)
     one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
     assert len(one) == 6
     assert two.keys() == one.keys()
@@ -132,7 +133,7 @@ def test_settings_train(options: list[str], run: Run, tmp_path: Path) -> None:
 def test_dora_and_qlora_train_and_save(option: str, run: Run, tmp_path: Path) -> None:
     run(*LORA, *SHORT, f"model.{option}=true", f"output_dir={tmp_path}/out")
     assert len(logged(tmp_path / "out")) == 6
-    assert (tmp_path / "out" / "epoch_1" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "out" / "epoch_1" / "adapter" / "adapter_model.safetensors").is_file()
 
 
 def test_tool_calls_are_scored_before_and_after(run: Run, tmp_path: Path) -> None:
