@@ -30,7 +30,7 @@ from torchtune.models.qwen2_5 import qwen2_5_tokenizer
 from torchtune.modules.loss import LinearCrossEntropyLoss
 
 HERE = Path(__file__).parent
-TRAIN_ROWS, TEST_ROWS = 4000, 200
+TRAIN_ROWS, TEST_ROWS = 3200, 200
 VOCAB_SIZE = 1024
 CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]
 SIZES: dict[str, Any] = {
