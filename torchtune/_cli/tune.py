@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Callable
 
 from torchtune._cli import cat, cp, data, download, ls, run, validate
@@ -35,7 +37,12 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Runs ``tune`` with the arguments of the command line."""
     args = make_parser().parse_args()
-    args.func(args)
+    try:
+        args.func(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as in `tune ls | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 if __name__ == "__main__":
