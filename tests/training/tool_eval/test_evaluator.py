@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,10 +159,10 @@ def test_a_model_with_compiled_layers_is_run_as_written(trained: Any) -> None:
     assert evaluator()(compiled).scores == evaluator()(trained).scores
 
 
-def evaluate_sharded(rank: int, port: int, state: dict[str, Any], results: Any) -> None:
+def evaluate_sharded(rank: int, store: str, state: dict[str, Any], results: Any) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://localhost:{port}", rank=rank, world_size=2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     torch.set_num_threads(1)
     model = small_model()
     model.load_state_dict(state)
@@ -178,13 +178,10 @@ def evaluate_sharded(rank: int, port: int, state: dict[str, Any], results: Any) 
 
 
 @pytest.mark.distributed
-def test_two_processes_with_a_sharded_model_give_the_scores_of_one(trained: Any) -> None:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+def test_two_processes_with_a_sharded_model_give_the_scores_of_one(trained: Any, tmp_path: Path) -> None:
     with mp.get_context("spawn").Manager() as manager:
         results = manager.dict()
-        mp.spawn(evaluate_sharded, args=(port, trained.state_dict(), results), nprocs=2)
+        mp.spawn(evaluate_sharded, args=(str(tmp_path / "store"), trained.state_dict(), results), nprocs=2)
         alone = ToolCallEvaluator(ByteTokenizer(), cases()[:3], max_new_tokens=48)(trained)
         for rank in range(2):
             scores, samples, trains_on = results[rank]
