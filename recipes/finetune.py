@@ -299,7 +299,9 @@ class FinetuneRecipe(FTRecipeInterface):
         new_adapter = training.ADAPTER_KEY not in state
         if self.adapter_config is not None:
             with training.set_default_dtype(self.dtype):
-                weights.update(training.initial_adapter(model) if new_adapter else state.pop(training.ADAPTER_KEY))
+                weights.update(
+                    training.initial_adapter(model, self.seed) if new_adapter else state.pop(training.ADAPTER_KEY)
+                )
             set_trainable_params(model, get_adapter_params(model))
         if cfg.get("compile"):
             training.compile_model(model, verbose=self.rank == 0)

@@ -42,21 +42,24 @@ def get_adapter_config(model: nn.Module) -> dict[str, Any] | None:
     return config
 
 
-def initial_adapter(model: nn.Module) -> dict[str, torch.Tensor]:
+def initial_adapter(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
     """Start values for the adapters of a model on the meta device, which stays there.
 
     They are drawn whole and on the CPU, so that they are the same on any number of ranks.
 
     Args:
         model: the model.
+        seed: of the draws, the same on all ranks; the ranks' own generators stay as they are.
 
     Returns:
         Tensors by parameter name; empty for a model without adapter.
     """
-    for module in model.modules():
-        if isinstance(module, AdapterModule) and isinstance(module, nn.Module):
-            module.to_empty(device="cpu")
-            module.initialize_parameters()  # type: ignore[operator]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            if isinstance(module, AdapterModule) and isinstance(module, nn.Module):
+                module.to_empty(device="cpu")
+                module.initialize_parameters()  # type: ignore[operator]
     drawn = {name: parameter.detach() for name, parameter in get_adapter_params(model).items()}
     model.to(device="meta")
     return drawn
