@@ -135,7 +135,7 @@ class FinetuneRecipe(FTRecipeInterface):
                 loss, num_tokens, grad_norm = self.train_step(micro_batches)
                 self.global_step += 1
                 bar.update()
-                bar.set_description(f"epoch {epoch + 1}/{self.total_epochs} | loss {loss:.4f}")
+                bar.set_description(f"epoch {epoch + 1}/{self.total_epochs} | loss {loss:.4f}", refresh=False)
                 self.log_step(loss, lr, num_tokens, grad_norm, time.perf_counter() - started)
                 self.profiler.step()
                 if self.data_val is not None and self._due(self.cfg.get("run_val_every_n_steps")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,7 +149,7 @@ class CheckpointSchedule:
 
 
 def progress_bar(total: int | None, initial: int = 0, desc: str = "", disable: bool = False) -> Any:
-    """A progress bar that only rank 0 shows.
+    """A progress bar that only rank 0 shows; where no terminal is, as in a log file, a line every ten seconds.
 
     Args:
         total: steps in all.
@@ -162,4 +163,7 @@ def progress_bar(total: int | None, initial: int = 0, desc: str = "", disable: b
     from tqdm import tqdm
 
     _, rank = get_world_size_and_rank()
-    return tqdm(total=total, initial=initial, desc=desc, disable=disable or rank != 0, dynamic_ncols=True)
+    often = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(
+        total=total, initial=initial, desc=desc, disable=disable or rank != 0, dynamic_ncols=True, mininterval=often
+    )
