@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from torchtune.modules.transforms.tokenizers._selectors import TrainOn, read_selector
+
 if TYPE_CHECKING:
     from torchtune.data._message import Message
     from torchtune.data.formats import ChatFormat, ParsedMessage, Segment
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRAIN_ON = ("message", "sampled")
 TRUNCATION_TYPES = ("right", "left")
 #: Encoded stretches that a tokenizer remembers, and the longest that it does: headers and tool lists repeat.
 _CACHE_SIZE, _CACHE_CHARS = 2048, 32_768
@@ -84,17 +85,29 @@ class ChatTokens:
         """For each token, what of its message it is."""
         return self._spread(lambda run: run.part)
 
-    def mask(self, train_on: str = "message") -> list[bool]:
-        """For each token, True where it is not trained. Messages that are masked, or have weight 0, are not.
+    def weights(self, train_on: TrainOn = "message") -> list[float]:
+        """For each token, the factor on its loss: 0 where it is not trained, 1 where nothing says otherwise.
 
         Args:
-            train_on: "message" trains all of a message, its header included; "sampled" only what the model emits.
+            train_on: what counts, see :func:`~torchtune.modules.transforms.tokenizers._selectors.read_selector`. Messages
+                that are masked, or have weight 0, never do.
         """
-        quiet: dict[int | None, bool] = {i: m.masked or m.weight == 0 for i, m in enumerate(self.messages)}
-        quiet[None] = True
-        if train_on == "sampled":
-            return self._spread(lambda run: quiet[run.message_index] or not run.sampled)
-        return self._spread(lambda run: quiet[run.message_index])
+        return self._spread(self._weigher(train_on))
+
+    def mask(self, train_on: TrainOn = "message") -> list[bool]:
+        """For each token, True where it is not trained; see :meth:`weights`."""
+        weigh = self._weigher(train_on)
+        return self._spread(lambda run: weigh(run) == 0)
+
+    def loss_weights(self, train_on: TrainOn = "message") -> list[float] | None:
+        """The :meth:`weights`, or None where all of them are 0 or 1, so that the mask says it all."""
+        weigh = self._weigher(train_on)
+        return None if all(weigh(run) in (0, 1) for run in self.runs) else self._spread(weigh)
+
+    def _weigher(self, train_on: TrainOn) -> Callable[[Run], float]:
+        selector = read_selector(train_on)
+        owners: dict[int | None, Message | None] = {None: None, **dict(enumerate(self.messages))}
+        return lambda run: selector.weight(owners[run.message_index], run.sampled, run.part)
 
     def truncate(
         self, max_seq_len: int, side: str, end_id: int | None = None, end_owner: int | None = None
@@ -180,16 +193,16 @@ class ChatTokenizer:
         prompt_template: Any = None,
         truncation_type: str = "right",
         chat_format: str | None = None,
-        train_on: str = "message",
+        train_on: TrainOn = "message",
         format_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Takes the options that every model tokenizer has."""
-        for name, value, allowed in (
-            ("train_on", train_on, TRAIN_ON),
-            ("truncation_type", truncation_type, TRUNCATION_TYPES),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{type(self).__name__}: {name} must be one of {', '.join(allowed)}; found {value!r}.")
+        if truncation_type not in TRUNCATION_TYPES:
+            raise ValueError(
+                f"{type(self).__name__}: truncation_type must be one of {', '.join(TRUNCATION_TYPES)}; "
+                f"found {truncation_type!r}."
+            )
+        read_selector(train_on, f"{type(self).__name__}: train_on")
         self.max_seq_len = max_seq_len
         self.prompt_template = prompt_template
         self.truncation_type = truncation_type
@@ -293,6 +306,8 @@ class ChatTokenizer:
     def __call__(self, sample: MutableMapping[str, Any], inference: bool = False) -> Mapping[str, Any]:
         """Takes ``messages`` and ``tools`` out of a sample and puts ``tokens`` and ``mask`` in.
 
+        Where some tokens count more or less than others, ``loss_weights`` says how much each does.
+
         Args:
             sample: a sample with ``messages``, and ``tools`` where it has any.
             inference: True to leave the last turn open.
@@ -301,7 +316,10 @@ class ChatTokenizer:
             The sample.
         """
         messages, tools = sample.pop("messages"), sample.pop("tools", None)
-        sample["tokens"], sample["mask"] = self.tokenize_messages(messages, tools=tools, add_end_tokens=not inference)
+        chat = self.tokenize_chat(messages, tools=tools, add_end_tokens=not inference)
+        sample["tokens"], sample["mask"] = chat.tokens, chat.mask(self.train_on)
+        if (weights := chat.loss_weights(self.train_on)) is not None:
+            sample["loss_weights"] = weights
         return sample
 
     def prompt_tokens(self, messages: list[Message], *, tools: Any = None) -> list[int]:
