@@ -319,7 +319,10 @@ def conversations(
 
 
 def plain_conversations(seed: int) -> Iterator[Row]:
-    """Endless rows without tools or calls, on which the tiny base model learns to read and to copy before it ever sees a call."""
+    """Endless rows without tools or calls, on which the tiny base model learns to read and to copy before it ever sees a call.
+
+    Some rows ask for JSON between tags, so that the two tags are known tokens, as in any model that is worth tuning.
+    """
     rng = random.Random(f"plain {seed}")
     b = Builder(rng, "train")
     kinds: list[tuple[str, Callable[[], Any]]] = [
@@ -336,7 +339,7 @@ def plain_conversations(seed: int) -> Iterator[Row]:
             b.say("system", f"Some functions:\n{schemas}", f"You are a helpful assistant.\n{schemas}\n")
         for _ in range(rng.randint(1, 3)):
             key = rng.choice(list(facts))
-            task = rng.randrange(5)
+            task = rng.randrange(7)
             if task == 0:
                 b.say("user", f"Repeat: {facts[key]}")
                 b.say("assistant", str(facts[key]))
@@ -349,6 +352,15 @@ def plain_conversations(seed: int) -> Iterator[Row]:
             elif task == 3:
                 b.say("user", f"Read this: {json.dumps(facts)} What is the {key}?")
                 b.say("assistant", f"It is {facts[key]}.")
+            elif task == 4:
+                parts = [{k: v} for k, v in facts.items()][: rng.randint(1, 2)]
+                b.say("user", f"Write between tags: {', '.join(f'{k}: {v}' for part in parts for k, v in part.items())}")
+                b.say("assistant", "\n".join(f"<tool_call>\n{json.dumps(part)}\n</tool_call>" for part in parts))
+            elif task == 5:
+                listed_names = rng.sample(names, rng.randint(1, 3))
+                asked = rng.choice(names)
+                b.say("user", f"Functions: {', '.join(listed_names)}. Is {asked} among them?")
+                b.say("assistant", f"Yes, {asked} is there." if asked in listed_names else f"No, {asked} is not there.")
             else:
                 SCENARIOS[rng.randrange(len(SCENARIOS) - 1)][0](other := Builder(rng, "train"))
                 b.say("user", f"Repeat: {other.messages[0]['content']}")

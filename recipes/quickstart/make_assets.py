@@ -1,9 +1,9 @@
 """Makes what the quickstart ships: its data, its tokenizer, and a tiny base model that reads and copies but knows no tool call.
 
-    python recipes/quickstart/make_assets.py --steps 3000      # about fifteen minutes on two cores
+    python recipes/quickstart/make_assets.py --steps 5000      # about half an hour on two cores
 
 The tokenizer is a byte-level BPE with Qwen 2.5's text splitting and control tokens. The base model is trained on
-``plain_conversations`` only: chats without tools or calls.
+``plain_conversations`` only: chats without tools or calls. It knows the two tags as brackets around JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import random
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -119,16 +120,25 @@ def make_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
+def encode(tokenizer: Any, row: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Tokens and labels of a plain row; the tags in an assistant's text are control tokens, as a call's would be."""
+    tokens: list[int] = []
+    labels: list[int] = []
+    control = {t: tokenizer.special_tokens[t] for t in CONTROL_TOKENS}
+    for segment in get_format("qwen2_5").render(OpenAIToMessages()(row)["messages"]):
+        pieces = re.split(r"(</?tool_call>)", segment.text) if segment.sampled else [segment.text]
+        for piece in filter(None, pieces):
+            known = segment.special or (segment.sampled and piece in control)
+            ids = [control[piece]] if known else tokenizer.encode(piece, add_bos=False, add_eos=False)
+            tokens += ids
+            labels += ids if segment.sampled else [-100] * len(ids)
+    return tokens, labels[1:] + [-100]
+
+
 def batches(tokenizer: Any, rows: Iterator[dict[str, Any]], size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Padded batches of tokens and labels ``[b, s]``, of rows of similar length; only the assistant's text is a label."""
-    transform = OpenAIToMessages()
     while True:
-        samples = []
-        for row in islice(rows, size * 8):
-            sample = tokenizer(transform(row))
-            labels = [-100 if masked else t for t, masked in zip(sample["tokens"], sample["mask"], strict=True)]
-            samples.append((sample["tokens"], labels[1:] + [-100]))
-        samples.sort(key=lambda pair: len(pair[0]))
+        samples = sorted((encode(tokenizer, row) for row in islice(rows, size * 8)), key=lambda pair: len(pair[0]))
         groups = [samples[i : i + size] for i in range(0, len(samples), size)]
         random.shuffle(groups)
         for group in groups:
@@ -186,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write data/ and model/ into")
     parser.add_argument(
-        "--steps", type=int, default=3000, help="training steps of the base model; 0 leaves it as it is"
+        "--steps", type=int, default=5000, help="training steps of the base model; 0 leaves it as it is"
     )
     args = parser.parse_args()
     make_data(args.out / "data")
