@@ -1,0 +1,1 @@
+"""What may still change: group-relative policy optimization under torchtune's names."""

@@ -1,0 +1,139 @@
+"""torchtune's GRPO losses. New configs can say more with :class:`torchtune.rlhf.loss.GroupPolicyLoss`."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from torchtune.rlhf.loss.ppo import GroupPolicyLoss, Scalars, kl_estimate
+from torchtune.rlhf.rewards import masked_mean, masked_sum
+from torchtune.rlhf.sequence_processing import logits_to_logprobs
+
+
+class GRPOLoss(GroupPolicyLoss):
+    """The clipped loss, as a mean over all tokens of the batch.
+
+    Args:
+        epsilon: the probability ratio counts within ``1 - epsilon`` to ``1 + epsilon``.
+        kl_coeff: weight of the KL divergence from the reference policy.
+    """
+
+    def __init__(self, epsilon: float = 0.1, kl_coeff: float = 0.1) -> None:
+        super().__init__(epsilon=epsilon, kl_coeff=kl_coeff, normalize="token")
+
+    def forward(  # type: ignore[override]
+        self,
+        pi_old_logprobs: torch.Tensor,
+        pi_logprobs: torch.Tensor,
+        ref_logprobs: torch.Tensor,
+        advantages: torch.Tensor,
+        padding_masks: torch.Tensor | None = None,
+    ) -> Scalars:
+        """See :meth:`torchtune.rlhf.loss.GroupPolicyLoss.forward`."""
+        return super().forward(pi_old_logprobs, pi_logprobs, ref_logprobs, advantages, padding_masks)
+
+
+class GRPOSimpleLoss(GRPOLoss):
+    """The loss where each answer is used for one step only: the ratio is 1 and only its gradient counts."""
+
+    def forward(
+        self,
+        pi_old_logprobs: torch.Tensor,
+        pi_logprobs: torch.Tensor,
+        ref_logprobs: torch.Tensor,
+        advantages: torch.Tensor,
+        padding_masks: torch.Tensor | None = None,
+    ) -> Scalars:
+        """See :meth:`torchtune.rlhf.loss.GroupPolicyLoss.forward`; ``pi_old_logprobs`` is not used."""
+        return super().forward(pi_logprobs.detach(), pi_logprobs, ref_logprobs, advantages, padding_masks)
+
+
+class GRPOCompletionLoss(GRPOLoss):
+    """The clipped loss with one ratio for each whole answer: that of its probabilities."""
+
+    def forward(
+        self,
+        pi_old_logprobs: torch.Tensor,
+        pi_logprobs: torch.Tensor,
+        ref_logprobs: torch.Tensor,
+        advantages: torch.Tensor,
+        padding_masks: torch.Tensor | None = None,
+    ) -> Scalars:
+        """See :meth:`torchtune.rlhf.loss.GroupPolicyLoss.forward`; the KL divergence is that of whole answers too."""
+        mask = torch.ones_like(pi_logprobs, dtype=torch.bool) if padding_masks is None else padding_masks
+        old, new, ref = (
+            masked_sum(x, mask, dim=-1).unsqueeze(-1) for x in (pi_old_logprobs, pi_logprobs, ref_logprobs)
+        )
+        return super().forward(old, new, ref, advantages)
+
+    def weight(self, padding_masks: torch.Tensor) -> torch.Tensor:
+        """The number of answers."""
+        return torch.tensor(padding_masks.shape[0], device=padding_masks.device)
+
+
+class GRPOWithChunkedOutputLoss(nn.Module):
+    """:class:`GRPOSimpleLoss` on logits that come in chunks of positions, for less memory.
+
+    Args:
+        num_output_chunks: how many chunks; recipes hand it to the model.
+        epsilon: not used, as the ratio is 1.
+        kl_coeff: weight of the KL divergence from the reference policy.
+    """
+
+    def __init__(self, num_output_chunks: int = 8, epsilon: float = 0.1, kl_coeff: float = 0.1) -> None:
+        super().__init__()
+        self.num_output_chunks = num_output_chunks
+        self.epsilon = epsilon
+        self.kl_coeff = kl_coeff
+
+    def compute_per_token_quantities(
+        self,
+        pi_logits_chunk: torch.Tensor,
+        targets_chunk: torch.Tensor,
+        ref_logprobs_chunk: torch.Tensor,
+        advantages: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of a chunk: loss, policy objective, KL divergence and log-probabilities of each token ``[b, c]``.
+
+        Args:
+            pi_logits_chunk: ``[b, c, v]``.
+            targets_chunk: ids ``[b, c]``.
+            ref_logprobs_chunk: ``[b, c]``.
+            advantages: ``[b]`` or ``[b, 1]``.
+        """
+        logprobs = logits_to_logprobs(pi_logits_chunk.float(), targets_chunk)
+        policy = torch.exp(logprobs - logprobs.detach()) * advantages.view(-1, 1)
+        kl = kl_estimate(logprobs, ref_logprobs_chunk)
+        return self.kl_coeff * kl - policy, policy, kl, logprobs
+
+    def forward(
+        self,
+        pi_logits: torch.Tensor | list[torch.Tensor],
+        targets: torch.Tensor,
+        ref_logprobs: torch.Tensor,
+        advantages: torch.Tensor,
+        padding_masks: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The loss of sampled answers.
+
+        Args:
+            pi_logits: ``[b, r, v]``, or chunks of it along ``r``.
+            targets: ids ``[b, r]``.
+            ref_logprobs: under the reference policy ``[b, r]``.
+            advantages: of each answer ``[b]``.
+            padding_masks: ``[b, r]``, True for tokens that count. Default: all.
+
+        Returns:
+            loss, policy objective, KL divergence, mean ratio (1), share of clipped tokens (0), log-probabilities ``[b, r]``.
+        """
+        chunks = pi_logits if isinstance(pi_logits, list) else list(pi_logits.chunk(self.num_output_chunks, dim=1))
+        sizes = [chunk.shape[1] for chunk in chunks]
+        parts = [
+            self.compute_per_token_quantities(logits, ids, ref, advantages)
+            for logits, ids, ref in zip(chunks, targets.split(sizes, 1), ref_logprobs.split(sizes, 1), strict=True)
+        ]
+        losses, policy, kl, logprobs = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        mask = torch.ones_like(targets, dtype=torch.bool) if padding_masks is None else padding_masks
+        loss, policy, kl = (masked_mean(x, mask) for x in (losses, policy, kl))
+        one = torch.ones((), device=loss.device)
+        return loss, policy.detach(), kl.detach(), one, torch.zeros_like(one), logprobs.detach()

@@ -1,0 +1,137 @@
+"""Rewards, advantages, and the masked statistics that they need. Masks are True for what counts."""
+
+from __future__ import annotations
+
+import torch
+
+_EPS = 1e-8
+
+
+def get_reward_penalty_mask(
+    padding_masks: torch.Tensor,
+    seq_lens: torch.Tensor,
+    penalise_no_eos: bool = True,
+    min_response_length: int | None = None,
+) -> torch.Tensor:
+    """Which responses get a fixed penalty in place of their reward.
+
+    Args:
+        padding_masks: ``[b, s]``, True after the end of a response.
+        seq_lens: length of each response ``[b]``.
+        penalise_no_eos: those without an end: without any padding.
+        min_response_length: those shorter than this.
+
+    Returns:
+        ``[b]`` booleans.
+    """
+    mask = torch.zeros_like(seq_lens, dtype=torch.bool)
+    if penalise_no_eos:
+        mask = mask | ~padding_masks.any(-1)
+    if min_response_length is not None:
+        mask = mask | (seq_lens < min_response_length)
+    return mask
+
+
+def get_rewards_ppo(
+    scores: torch.Tensor,
+    logprobs: torch.Tensor,
+    ref_logprobs: torch.Tensor,
+    kl_coeff: float,
+    valid_score_idxs: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The reward of each token: a penalty for leaving the reference policy, and at the end the score.
+
+    Args:
+        scores: one of each response ``[b]``.
+        logprobs: of the response ``[b, r]``.
+        ref_logprobs: the same under the reference policy ``[b, r]``.
+        kl_coeff: weight of the penalty.
+        valid_score_idxs: where each row's score goes ``[b]``. Default: the last position.
+
+    Returns:
+        rewards, KL estimates, and their part of the rewards, each ``[b, r]``.
+    """
+    kl = logprobs - ref_logprobs
+    kl_reward = -kl_coeff * kl
+    last = torch.full_like(scores, logprobs.shape[1] - 1, dtype=torch.long)
+    ends = last if valid_score_idxs is None else valid_score_idxs
+    return kl_reward.scatter_add(1, ends.unsqueeze(1), scores.unsqueeze(1)), kl, kl_reward
+
+
+def masked_sum(x: torch.Tensor, mask: torch.Tensor, dim: int | None = None) -> torch.Tensor:
+    """Sum of the values that the mask selects, over one dimension or (``dim=None``) all."""
+    return torch.where(mask, x, torch.zeros_like(x)).sum(dim=dim)
+
+
+def masked_mean(x: torch.Tensor, mask: torch.Tensor, dim: int | None = None) -> torch.Tensor:
+    """Mean of the values that the mask selects, over one dimension or (``dim=None``) all; 0 where it selects none."""
+    return masked_sum(x, mask, dim) / (mask.sum(dim=dim) + _EPS)
+
+
+def masked_var(centered_values: torch.Tensor, mask: torch.Tensor, unbiased: bool = True) -> torch.Tensor:
+    """Variance of the values that the mask selects.
+
+    Args:
+        centered_values: values less their mean.
+        mask: the same shape.
+        unbiased: divide by ``n - 1`` in place of ``n``.
+
+    Returns:
+        A scalar; 0 for one value or none.
+    """
+    variance = masked_mean(centered_values**2, mask)
+    if unbiased:
+        count = mask.sum()
+        variance = variance * count / (count - 1).clamp(min=1)
+    return variance
+
+
+def whiten(x: torch.Tensor, mask: torch.Tensor | None = None, shift_mean: bool = True) -> torch.Tensor:
+    """Values with variance 1.
+
+    Args:
+        x: values.
+        mask: those that mean and variance are taken of; the others are changed in the same way.
+        shift_mean: True keeps the mean (torchtune's meaning, the opposite of TRL's), False makes it 0.
+
+    Returns:
+        As ``x``.
+    """
+    if mask is None:
+        mean, var = x.mean(), x.var()
+    else:
+        mean = masked_mean(x, mask)
+        var = masked_var(x - mean, mask)
+    whitened = (x - mean) * torch.rsqrt(var + _EPS)
+    return whitened + mean if shift_mean else whitened
+
+
+def estimate_advantages(
+    values: torch.Tensor,
+    rewards: torch.Tensor,
+    gamma: float,
+    lmbda: float,
+    masks: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Generalized advantage estimation (Schulman et al., https://arxiv.org/abs/1506.02438), whitened.
+
+    Args:
+        values: estimate of each position ``[b, r]``.
+        rewards: of each position ``[b, r]``.
+        gamma: discount.
+        lmbda: 0 trusts the values, 1 the rewards.
+        masks: ``[b, r]``, True for the positions of the response; others get no advantage.
+
+    Returns:
+        whitened advantages and returns, each ``[b, r]``.
+    """
+    following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
+    surprises = rewards + gamma * following - values
+    advantages = torch.empty_like(values)
+    carried = torch.zeros_like(values[:, 0])
+    for t in reversed(range(values.shape[1])):
+        carried = surprises[:, t] + gamma * lmbda * carried
+        advantages[:, t] = carried
+    returns = advantages + values
+    whitened = whiten(advantages, mask=masks)
+    return whitened if masks is None else whitened.masked_fill(~masks, 0.0), returns
