@@ -94,7 +94,8 @@ def padded_collate_sft(
     """A batch of supervised samples: ``tokens`` and ``labels`` padded at the end to one length.
 
     Args:
-        batch: samples with ``tokens`` and ``labels``, maybe ``encoder_input``; ``loss_weights`` are padded with 0.
+        batch: samples with ``tokens`` and ``labels``, maybe ``encoder_input``; ``loss_weights`` ``[s]``, 1 in samples
+            that have none, are padded with 0.
         padding_idx: id to pad tokens with.
         ignore_idx: label to pad labels with.
         pad_to_multiple_of: the padded length is a multiple of this.
@@ -102,17 +103,17 @@ def padded_collate_sft(
         cp_degree: ranks that share a sequence; above 1, ``input_pos`` is added, so that each rank knows its positions.
 
     Returns:
-        ``tokens`` and ``labels`` ``[b, s]``, and what else the samples have.
+        ``tokens`` and ``labels`` ``[b, s]``, and what else the samples have; no ``encoder_input`` without images.
     """
     size = _round_up(max(max(len(sample["tokens"]), len(sample["labels"])) for sample in batch), pad_to_multiple_of)
     output: dict[str, Any] = {
         "tokens": _pad([sample["tokens"] for sample in batch], padding_idx, "right", size=size),
         "labels": _pad([sample["labels"] for sample in batch], ignore_idx, "right", size=size),
     }
-    if "loss_weights" in batch[0]:
-        output["loss_weights"] = _pad([sample["loss_weights"] for sample in batch], 0.0, "right", size=size)
+    output |= _loss_weights(batch, size)
     if "encoder_input" in batch[0]:
-        output["encoder_input"] = _encoder_input([sample["encoder_input"] for sample in batch], stack_on_new_dim)
+        encoder_input = _encoder_input([sample["encoder_input"] for sample in batch], stack_on_new_dim)
+        output.update({"encoder_input": encoder_input} if encoder_input else {})
     if cp_degree > 1:
         output["input_pos"] = torch.arange(size).expand(len(batch), size).contiguous()
     return output
@@ -145,7 +146,7 @@ def padded_collate_packed(batch: list[dict[str, torch.Tensor | list[int]]]) -> d
     """A batch of packed samples, with the mask that keeps their documents apart.
 
     Args:
-        batch: samples of one length with ``tokens``, ``labels``, ``input_pos`` and ``seq_lens``.
+        batch: samples of one length with ``tokens``, ``labels``, ``input_pos`` and ``seq_lens``, maybe ``loss_weights``.
 
     Returns:
         ``tokens``, ``labels``, ``input_pos`` ``[b, s]``, and ``mask``: ``[b, s, s]`` booleans, or a flex-attention block
@@ -155,7 +156,8 @@ def padded_collate_packed(batch: list[dict[str, torch.Tensor | list[int]]]) -> d
 
     output = {key: _tensors([sample[key] for sample in batch]) for key in ("tokens", "labels", "input_pos")}
     seq_lens = [torch.as_tensor(sample["seq_lens"]) for sample in batch]
-    return {**output, "mask": packed_block_causal_mask(seq_lens=seq_lens)}  # type: ignore[dict-item]
+    weights = _loss_weights(batch, output["labels"].shape[1])
+    return {**output, **weights, "mask": packed_block_causal_mask(seq_lens=seq_lens)}  # type: ignore[dict-item]
 
 
 def padded_collate_tiled_images_and_mask(
@@ -182,7 +184,8 @@ def padded_collate_tiled_images_and_mask(
 
     Returns:
         ``tokens`` and ``labels`` ``[b, s]``; ``encoder_input`` with ``images`` ``[b, n_images, n_tiles, c, h, w]`` and
-        ``aspect_ratio`` ``[b, n_images, 2]``; ``encoder_mask`` ``[b, s, n_images * n_tiles * tokens_per_tile]``.
+        ``aspect_ratio`` ``[b, n_images, 2]``; ``encoder_mask`` ``[b, s, n_images * n_tiles * tokens_per_tile]``. Only
+        ``tokens`` and ``labels`` where no sample has an image.
 
     Raises:
         ValueError: if ``pad_direction`` has no such value, or something is larger than it is to be padded to.
@@ -201,6 +204,8 @@ def padded_collate_tiled_images_and_mask(
     all_images = [image for sample in batch for image in sample["encoder_input"]["images"]]
     most_tiles = max((image.shape[0] for image in all_images), default=0)
     most_images = max((len(sample["encoder_input"]["images"]) for sample in batch), default=0)
+    if not all_images:
+        return text
     n_tiles, n_images = pad_max_tiles or most_tiles, pad_max_images or most_images
     if n_tiles < most_tiles or n_images < most_images:
         raise ValueError(
@@ -226,6 +231,7 @@ def padded_collate_tiled_images_and_mask(
     width = width if pad_max_images is None else n_images * (width // max(most_images, 1))
     return {
         **text,
+        **_loss_weights(batch, size, pad_direction),
         "encoder_input": {"images": torch.stack(images), "aspect_ratio": torch.stack(ratios)},  # type: ignore[dict-item]
         "encoder_mask": torch.stack([_pad_dims(mask, {1: width}) for mask in masks]),
     }
@@ -248,20 +254,50 @@ def _pad(rows: Sequence[Any], value: float, direction: str, multiple: int = 1, s
     return padded
 
 
+def _loss_weights(batch: Sequence[Mapping[str, Any]], size: int, direction: str = "right") -> dict[str, torch.Tensor]:
+    """``loss_weights`` ``[b, s]`` where a sample has any; those of the others are 1, and 0 on padding."""
+    if not any("loss_weights" in sample for sample in batch):
+        return {}
+    ones = [torch.ones(len(sample["tokens"])) for sample in batch]
+    rows = [torch.as_tensor(sample.get("loss_weights", one)).float() for sample, one in zip(batch, ones, strict=True)]
+    return {"loss_weights": _pad(rows, 0.0, direction, size=size)}
+
+
 def _tensors(values: Sequence[Any]) -> torch.Tensor:
     """Values of one shape as one tensor ``[b, *]``."""
     return torch.stack(list(values)) if isinstance(values[0], torch.Tensor) else torch.tensor(values)
 
 
 def _encoder_input(samples: Sequence[Mapping[str, Any]], stack_on_new_dim: bool) -> dict[str, torch.Tensor]:
-    """The encoder inputs of a batch: under each key all tensors, of all samples, joined or stacked."""
-    output = {}
+    """The encoder inputs of a batch: under each key all tensors, of all samples, joined or stacked.
+
+    Inputs by the name of an encoder, of models with early fusion, stay apart by sample: ``[b, n, *]``.
+    """
+    output: dict[str, Any] = {}
     for key in samples[0]:
+        values = [sample[key] for sample in samples]
+        if isinstance(values[0], Mapping):
+            named = {name: _rows([list(value[name]) for value in values]) for name in values[0]}
+            if all(tensor is not None for tensor in named.values()):
+                output[key] = named
+            continue
         tensors: list[torch.Tensor] = []
-        for sample in samples:
-            tensors.extend([sample[key]] if isinstance(sample[key], torch.Tensor) else sample[key])
-        output[key] = torch.stack(tensors) if stack_on_new_dim else torch.cat(tensors)
+        for value in values:
+            tensors.extend([value] if isinstance(value, torch.Tensor) else value)
+        if tensors:
+            output[key] = torch.stack(tensors) if stack_on_new_dim else torch.cat(tensors)
     return output
+
+
+def _rows(samples: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor | None:
+    """Tensors ``[n_i, *]`` of each sample, joined and padded with zeros: ``[b, n, *]``; None if there are none at all."""
+    some = next((tensor for tensors in samples for tensor in tensors), None)
+    if some is None:
+        return None
+    empty = some.new_zeros(0, *some.shape[1:])
+    rows = [torch.cat([empty, *tensors]) for tensors in samples]
+    size = max(len(row) for row in rows)
+    return torch.stack([_pad_dims(row, {0: size}) for row in rows])
 
 
 def _pad_dims(tensor: torch.Tensor, sizes: Mapping[int, int]) -> torch.Tensor:

@@ -28,7 +28,7 @@ class PackedDataset(Dataset):
     positions and lengths are computed when it is asked for. Samples without tokens are left out.
 
     Args:
-        ds: dataset whose samples have ``tokens`` and ``labels``.
+        ds: dataset whose samples have ``tokens`` and ``labels``, and maybe ``loss_weights``.
         max_seq_len: number of tokens in a pack.
         padding_idx: id that fills a pack up.
         max_packs: at most as many packs are made. Default: as many as there are.
@@ -89,7 +89,7 @@ class PackedDataset(Dataset):
             self._pack_in_order(spans)
         else:
             self._pack_best_fit(spans)
-        self._tokens, self._labels = store.tokens, store.labels
+        self._tokens, self._labels, self._weights = store.tokens, store.labels, store.weights
 
     def __len__(self) -> int:
         return len(self._packs) - 1
@@ -97,6 +97,7 @@ class PackedDataset(Dataset):
     def __getitem__(self, idx: int) -> dict[str, torch.Tensor]:
         """A pack: ``tokens``, ``labels`` and ``input_pos`` ``[max_seq_len]``, and ``seq_lens``, the padding counted last.
 
+        Where samples have loss weights, ``loss_weights`` ``[max_seq_len]`` too, 0 on padding.
         Positions start at 0 with each sample; those of padding go on from the last sample, to the last position.
         """
         index = range(len(self))[idx]
@@ -104,12 +105,15 @@ class PackedDataset(Dataset):
         tokens = np.full(size, self.padding_idx, dtype=np.int64)
         labels = np.full(size, CROSS_ENTROPY_IGNORE_IDX, dtype=np.int64)
         positions = np.empty(size, dtype=np.int64)
+        weights = None if self._weights is None else np.zeros(size, dtype=np.float32)
         lengths, at = [], 0
         for stretch in range(self._packs[index], self._packs[index + 1]):
             start, stop, first = self._stretches[3 * stretch : 3 * stretch + 3]
             end = at + stop - start
             tokens[at:end] = self._tokens[start:stop]
             labels[at:end] = self._labels[start:stop]
+            if weights is not None:
+                weights[at:end] = self._weights[start:stop]  # type: ignore[index]
             positions[at:end] = np.arange(start - first, stop - first) % size
             lengths.append(stop - start)
             at = end
@@ -117,7 +121,8 @@ class PackedDataset(Dataset):
             after = positions[at - 1] + 1
             positions[at:] = np.minimum(np.arange(after, after + size - at), size - 1)
             lengths.append(size - at)
-        return {
+        given = {} if weights is None else {"loss_weights": torch.from_numpy(weights)}
+        return given | {
             "tokens": torch.from_numpy(tokens),
             "labels": torch.from_numpy(labels),
             "input_pos": torch.from_numpy(positions),
@@ -142,7 +147,7 @@ class PackedDataset(Dataset):
                 )
             if len(labels) != length:
                 raise ValueError(f"Sample {number} has {length} tokens but {len(labels)} labels")
-            yield store.add(tokens, labels)
+            yield store.add(tokens, labels, sample.get("loss_weights"))
 
     def _full(self) -> bool:
         return self.max_packs is not None and len(self) >= self.max_packs
@@ -310,7 +315,7 @@ class PackedStream(IterableDataset):
             sample = next(rows, None)
             ended = sample is None
             if sample is not None:
-                samples.append({key: np.asarray(sample[key], np.int32) for key in ("tokens", "labels")})
+                samples += _as_arrays([sample])
                 tokens += len(sample["tokens"])
             if ended or tokens >= self.buffer_packs * self.max_seq_len:
                 packs = PackedDataset(samples, **self._options)  # type: ignore[arg-type]
@@ -334,7 +339,8 @@ def _samples(ds: Any, num_workers: int) -> Iterable[Any]:
 
 def _as_arrays(samples: list[Any]) -> list[dict[str, np.ndarray]]:
     """Samples small enough to be sent from process to process."""
-    return [{key: np.asarray(sample[key], np.int32) for key in ("tokens", "labels")} for sample in samples]
+    kinds = (("tokens", np.int32), ("labels", np.int32), ("loss_weights", np.float32))
+    return [{key: np.asarray(sample[key], kind) for key, kind in kinds if key in sample} for sample in samples]
 
 
 def _with_progress(samples: Any, ds: Any, progress: bool) -> Any:

@@ -46,7 +46,7 @@ class SFTTransform:
         """The sample of a row.
 
         A label is the token that comes next, or ``CROSS_ENTROPY_IGNORE_IDX`` (-100) where that token is masked, and
-        for the last position.
+        for the last position. ``loss_weights``, where the model transform gives them, are those of the labels.
 
         Raises:
             ValueError: if the row cannot be read, its conversation is not valid, or the model transform does not give
@@ -67,6 +67,8 @@ class SFTTransform:
             )
         tokenized.pop("tools", None)
         tokenized["labels"] = shifted_labels(tokenized["tokens"], tokenized["mask"])
+        if "loss_weights" in tokenized:
+            tokenized["loss_weights"] = [*tokenized["loss_weights"][1:], 0.0]
         return tokenized
 
 

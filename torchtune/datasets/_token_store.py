@@ -1,4 +1,7 @@
-"""Tokens and labels of many samples, one after another: in memory, or in a folder as memory-mapped files."""
+"""Tokens and labels of many samples, one after another: in memory, or in a folder as memory-mapped files.
+
+Where a sample has loss weights there is a third array, of float32; samples without any have 1 in it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _KINDS = ("tokens", "labels")
 class Store(Protocol):
     """Takes samples, and gives them back as two long arrays of int32."""
 
-    def add(self, tokens: Any, labels: Any) -> tuple[int, int]: ...
+    def add(self, tokens: Any, labels: Any, weights: Any = None) -> tuple[int, int]: ...
 
 
 class Arrays:
@@ -32,8 +35,9 @@ class Arrays:
 
     def __init__(self) -> None:
         self._arrays = {kind: array("i") for kind in _KINDS}
+        self._weights = array("f")
 
-    def add(self, tokens: Any, labels: Any) -> tuple[int, int]:
+    def add(self, tokens: Any, labels: Any, weights: Any = None) -> tuple[int, int]:
         """Appends a sample; gives where its tokens start and stop."""
         into = self._arrays["tokens"]
         start = len(into)
@@ -42,7 +46,14 @@ class Arrays:
                 self._arrays[kind].frombytes(values.astype(np.int32, copy=False).tobytes())
             else:
                 self._arrays[kind].fromlist(values if isinstance(values, list) else list(values))
+        if weights is not None or self._weights:
+            self._weights.frombytes(_weights(weights, start - len(self._weights), len(tokens)))
         return start, len(into)
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """Loss weights ``[n]``, or None where no sample has any."""
+        return np.frombuffer(self._weights, np.float32) if self._weights else None
 
     @property
     def tokens(self) -> np.ndarray:
@@ -63,12 +74,18 @@ class _Writer:
 
     def __init__(self, folder: Path) -> None:
         self._files = {kind: open(folder / f"{kind}.i32", "wb") for kind in _KINDS}  # noqa: SIM115
+        self._weights = folder / "weights.f32"
         self.ends = array("q")
 
-    def add(self, tokens: Any, labels: Any) -> tuple[int, int]:
+    def add(self, tokens: Any, labels: Any, weights: Any = None) -> tuple[int, int]:
         start = self.ends[-1] if self.ends else 0
         for kind, values in zip(_KINDS, (tokens, labels), strict=True):
             self._files[kind].write(np.asarray(values, np.int32).tobytes())
+        if weights is not None or "weights" in self._files:
+            missing = 0
+            if "weights" not in self._files:
+                self._files["weights"], missing = open(self._weights, "wb"), start  # noqa: SIM115
+            self._files["weights"].write(_weights(weights, missing, len(tokens)))
         self.ends.append(start + len(tokens))
         return start, self.ends[-1]
 
@@ -83,6 +100,8 @@ class Mapped:
     def __init__(self, folder: Path) -> None:
         self._ends = np.load(folder / "ends.npy", mmap_mode="r")
         self.tokens, self.labels = (_mapped(folder / f"{kind}.i32") for kind in _KINDS)
+        weights = folder / "weights.f32"
+        self.weights = np.memmap(weights, np.float32, "r") if weights.is_file() else None
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Where each sample's tokens start and stop."""
@@ -91,6 +110,12 @@ class Mapped:
             for end in self._ends[at : at + 65_536].tolist():
                 yield start, end
                 start = end
+
+
+def _weights(weights: Any, missing: int, length: int) -> bytes:
+    """The weights of a sample, 1 where it has none, after as many ones as are missing before it."""
+    own = np.ones(length, np.float32) if weights is None else np.asarray(weights, np.float32)
+    return np.ones(missing, np.float32).tobytes() + own.tobytes()
 
 
 def _mapped(path: Path) -> np.ndarray:
@@ -165,6 +190,9 @@ def _probes(ds: Any) -> list[str]:
     count = min(_PROBES, len(ds))
     samples = [ds[round(i * (len(ds) - 1) / max(count - 1, 1))] for i in range(count)]
     return [
-        hashlib.sha256(b"".join(np.asarray(sample[kind], np.int32).tobytes() for kind in _KINDS)).hexdigest()[:16]
+        hashlib.sha256(
+            b"".join(np.asarray(sample[kind], np.int32).tobytes() for kind in _KINDS)
+            + np.asarray(sample.get("loss_weights", ()), np.float32).tobytes()
+        ).hexdigest()[:16]
         for sample in samples
     ]

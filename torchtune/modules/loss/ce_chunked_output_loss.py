@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchtune.modules.loss.loss_types import SFTLoss
+from torchtune.modules.loss.loss_types import SFTLoss, cross_entropy_sum, total_weight
 
 
 def split_labels(labels: Tensor, chunks: list[Tensor]) -> list[Tensor]:
@@ -59,33 +58,48 @@ class CEWithChunkedOutputLoss(nn.Module, SFTLoss):
         )
         return self
 
-    def compute_cross_entropy(self, logits: Tensor, labels: Tensor, normalize: bool = True) -> Tensor:
+    def compute_cross_entropy(
+        self, logits: Tensor, labels: Tensor, normalize: bool = True, weights: Tensor | None = None
+    ) -> Tensor:
         """Cross entropy of one piece, in fp32.
 
         Args:
             logits (Tensor): ``[n, v]``.
             labels (Tensor): ``[n]``.
             normalize (bool): the mean over tokens that count, not the sum.
+            weights (Tensor | None): factors on the tokens' losses, ``[n]``.
 
         Returns:
             Tensor: a scalar.
         """
-        loss = F.cross_entropy(logits.float(), labels, ignore_index=self.ignore_index, reduction="sum")
-        return loss / (labels != self.ignore_index).sum().clamp(min=1) if normalize else loss
+        loss = cross_entropy_sum(logits, labels, self.ignore_index, weights)
+        return loss / total_weight(labels, self.ignore_index, weights) if normalize else loss
 
-    def forward(self, logits: list[Tensor], labels: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, logits: list[Tensor], labels: Tensor, *, weights: Tensor | None = None
+    ) -> Tensor:
         """Compute the loss.
 
         Args:
             logits (list[Tensor]): pieces ``[b, c, v]`` along the sequence.
             labels (Tensor): ``[b, s]``.
+            weights (Tensor | None): factors on the tokens' losses, ``[b, s]``.
 
         Returns:
-            Tensor: the mean over tokens that count; 0 if there are none.
+            Tensor: the mean over tokens that count, by their weights; 0 if there are none.
         """
-        total = (labels != self.ignore_index).sum().clamp(min=1)
         losses = [
-            self.compute_cross_entropy(chunk.reshape(-1, chunk.shape[-1]), target.reshape(-1), normalize=False)
-            for chunk, target in zip(logits, split_labels(labels, logits), strict=True)
+            self.compute_cross_entropy(
+                chunk.reshape(-1, chunk.shape[-1]),
+                target.reshape(-1),
+                False,
+                None if factors is None else factors.reshape(-1),
+            )
+            for chunk, target, factors in zip(
+                logits,
+                split_labels(labels, logits),
+                [None] * len(logits) if weights is None else split_labels(weights, logits),
+                strict=True,
+            )
         ]
-        return torch.stack(losses).sum() / total
+        return torch.stack(losses).sum() / total_weight(labels, self.ignore_index, weights)

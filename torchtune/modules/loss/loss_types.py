@@ -6,7 +6,32 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def cross_entropy_sum(logits: Tensor, labels: Tensor, ignore_index: int, weights: Tensor | None = None) -> Tensor:
+    """Sum of the cross entropy, in fp32.
+
+    Args:
+        logits (Tensor): ``[n, v]``.
+        labels (Tensor): ``[n]``.
+        ignore_index (int): label of tokens that don't count.
+        weights (Tensor | None): factors on the tokens' losses, ``[n]``.
+    """
+    if weights is None:
+        return F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="sum")
+    losses = F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="none")
+    return (losses * weights.float()).sum()
+
+
+def total_weight(labels: Tensor, ignore_index: int, weights: Tensor | None = None) -> Tensor:
+    """What a sum of losses is divided by: the number of tokens that count, or the sum of their weights; 1 if that is 0."""
+    counts = labels != ignore_index
+    if weights is None:
+        return counts.sum().clamp(min=1)
+    total = (weights.float() * counts).sum()
+    return torch.where(total > 0, total, torch.ones_like(total))
 
 
 class _Loss:
@@ -54,7 +79,7 @@ class SFTLoss(_Loss, ABC):
 
     @abstractmethod
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Compute the loss.
+        """Compute the loss. Where it can weigh tokens, it takes ``weights`` ``[b, s]`` by keyword.
 
         Args:
             outputs (Tensor): what the model returned.
