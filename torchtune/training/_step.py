@@ -12,14 +12,18 @@ import torch.distributed as dist
 from torchtune.training._distributed import all_reduce_sum, get_world_size_and_rank
 
 
-def count_loss_tokens(labels: torch.Tensor, ignore_index: int = -100) -> torch.Tensor:
-    """Number of labels that are trained, as a tensor on their device.
+def count_loss_tokens(
+    labels: torch.Tensor, ignore_index: int = -100, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Number of labels that are trained, or the sum of their weights, as a tensor on their device.
 
     Args:
         labels: ``[b, s]``, as the loss gets them: label ``i`` is the token after token ``i``.
         ignore_index: label of what isn't trained.
+        weights: factors on the labels' losses ``[b, s]``; such labels count as much as they weigh.
     """
-    return (labels != ignore_index).sum()
+    counts = labels != ignore_index
+    return counts.sum() if weights is None else (counts * weights).sum()
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class LossAccumulator:
         """
         summed = self.add(loss, num_tokens)
         total = all_reduce_sum(torch.as_tensor(num_tokens, device=loss.device).clone(), self.group)
-        return summed * (self._factor / total.clamp(min=1))
+        return summed * (self._factor / torch.where(total > 0, total, 1))
 
     @property
     def _factor(self) -> int:
@@ -108,7 +112,7 @@ class LossAccumulator:
         """Sum up over ranks and start anew."""
         total = all_reduce_sum(self._sums, self.group)
         self._reset()
-        tokens = total[1].clamp(min=1)
+        tokens = torch.where(total[1] > 0, total[1], 1)
         return StepLoss(
             loss=(total[0] / tokens).float(), num_tokens=total[1].long(), grad_scale=(self._factor / tokens).float()
         )

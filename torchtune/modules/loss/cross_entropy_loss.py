@@ -6,19 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from torchtune.modules._functional import _eager
-from torchtune.modules.loss.loss_types import SFTLoss
+from torchtune.modules.loss.loss_types import SFTLoss, cross_entropy_sum, total_weight
 from torchtune.modules.tied_linear import TiedLinear
 
 
 def _loss_and_gradient(logits: Tensor, target: Tensor, counts: Tensor, scale: Tensor, wide: Tensor | None) -> Tensor:
     """Sum of the chunk's cross entropy; ``logits`` become its gradient, times ``scale``.
 
-    ``counts`` is False for ignored tokens; ``wide`` is an fp32 buffer where the logits are narrower.
+    ``counts`` are weights of tokens, False or 0 for ignored ones; ``wide`` is an fp32 buffer where the logits are narrower.
     """
     work = logits if wide is None else wide.copy_(logits)
     work -= work.amax(dim=-1, keepdim=True)
@@ -163,12 +162,15 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
         )
         return self
 
-    def compute_cross_entropy(self, hidden_chunk: Tensor, target_chunk: Tensor) -> Tensor:
+    def compute_cross_entropy(
+        self, hidden_chunk: Tensor, target_chunk: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
         """Sum of the cross entropy of one chunk, in fp32.
 
         Args:
             hidden_chunk (Tensor): ``[n, d]``.
             target_chunk (Tensor): ``[n]``.
+            weights (Tensor | None): factors on the tokens' losses, ``[n]``.
 
         Returns:
             Tensor: a scalar.
@@ -187,7 +189,7 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
             if isinstance(logits, DTensor) and not isinstance(target_chunk, DTensor):
                 placements = [Replicate()] * logits.device_mesh.ndim
                 target_chunk = DTensor.from_local(target_chunk, logits.device_mesh, placements, run_check=False)
-        return F.cross_entropy(logits.float(), target_chunk, reduction="sum", ignore_index=self.ignore_index)
+        return cross_entropy_sum(logits, target_chunk, self.ignore_index, weights)
 
     def mask_inputs(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Keep the tokens that count.
@@ -223,39 +225,43 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
             return None
         return weight
 
-    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, outputs: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
         """Compute the loss.
 
         Args:
             outputs (Tensor): the model's last hidden states, after the norm, ``[b, s, d]``.
             targets (Tensor): ``[b, s]``.
+            weights (Tensor | None): factors on the tokens' losses, ``[b, s]``.
 
         Returns:
-            Tensor: the mean over tokens that count, fp32; 0 if there are none.
+            Tensor: the mean over tokens that count, by their weights, fp32; 0 if there are none.
         """
         target = targets.reshape(-1)
         hidden = outputs.reshape(-1, outputs.shape[-1])
-        total = (target != self.ignore_index).sum()
+        factors = None if weights is None else weights.reshape(-1)
+        total = total_weight(target, self.ignore_index, factors)
         if self.mask_ignored_tokens:
+            factors = None if factors is None else factors[target != self.ignore_index]
             hidden, target = self.mask_inputs(hidden, target)
         if hidden.shape[0] == 0:
             return (outputs * 0).sum().float()  # part of the graph, so that backward() works
         weight = self._plain_weight(hidden)
         if weight is None:
             chunks = min(self.num_output_chunks, hidden.shape[0])
+            parts = [None] * chunks if factors is None else factors.tensor_split(chunks)
             losses = [
-                self.compute_cross_entropy(h, t)
-                for h, t in zip(hidden.tensor_split(chunks), target.tensor_split(chunks), strict=True)
+                self.compute_cross_entropy(h, t, *([] if w is None else [w]))
+                for h, t, w in zip(hidden.tensor_split(chunks), target.tensor_split(chunks), parts, strict=True)
             ]
-            return torch.stack(losses).sum() / total.clamp(min=1)
+            return torch.stack(losses).sum() / total
         counts = target != self.ignore_index
         grad = torch.is_grad_enabled()
         return _LinearCrossEntropy.apply(
             hidden,
             weight,
             target.where(counts, 0),
-            counts,
-            total.clamp(min=1).float().reciprocal(),
+            counts if factors is None else factors.float() * counts,
+            total.float().reciprocal(),
             self.num_output_chunks,
             (grad and hidden.requires_grad, grad and weight.requires_grad),
             self._step,
