@@ -1,7 +1,8 @@
-"""Supervised fine-tuning: full, LoRA, DoRA or QLoRA, on one device or many.
+"""Supervised fine-tuning: full, LoRA, DoRA or QLoRA, quantization-aware, distilled or with early exits, on any devices.
 
-The method is the model's business: a ``lora_*`` builder has adapters, and then only these are trained. The number of
-devices is torchrun's. The loop is :meth:`FinetuneRecipe.train`.
+A method is a section of the config: a ``lora_*`` model has adapters, and then only these are trained; ``quantizer`` rounds
+weights while training; ``teacher_model`` distills; ``early_exit_loss`` and ``layer_dropout`` train early layers too;
+``datasets`` mixes several. The number of devices is torchrun's. The loop is :meth:`FinetuneRecipe.train`.
 
     tune run lora_finetune_single_device --config llama3_2/1B_lora_single_device
     tune run --nproc-per-node 2 full_finetune_distributed --config llama3_2/1B_full
@@ -42,6 +43,11 @@ CONFIG_KEYS = {
     "data_parallel_replicate_dim", "tensor_parallel_dim", "tensor_parallel_plan", "context_parallel_dim",
     "context_parallel_rotate_method", "enable_fp8_training", "fp8_recipe_name", "low_cpu_ram",
     "cudnn_deterministic_mode", "metric_logger", "log_every_n_steps", "log_peak_memory_stats", "log_level",
+    "quantizer", "fake_quant_after_n_steps", "teacher_model", "teacher_checkpointer", "kd_loss", "kd_ratio",
+    "early_exit_loss.layers", "early_exit_loss.curriculum", "early_exit_loss.scale_fn", "early_exit_loss.scale",
+    "layer_dropout.prob", "layer_dropout.layers", "layer_dropout.layers_scale", "layer_dropout.disable_on_eval",
+    "datasets", "dataloader.shuffle", "dataloader.collate_fn", "dataloader.packed", "dataloader.num_workers",
+    "dataloader.pin_memory", "dataloader.prefetch_factor", "dataloader.parallel_method",
     "profiler", "eval_tool_calls.dataset", "eval_tool_calls.every_n_steps", "eval_tool_calls.max_new_tokens",
     "eval_tool_calls.batch_size", "eval_tool_calls.show_samples",
 }  # fmt: skip
@@ -60,7 +66,7 @@ class FinetuneRecipe(FTRecipeInterface):
     """
 
     def __init__(self, cfg: DictConfig) -> None:
-        self.cfg = cfg
+        self.cfg = cfg = training.with_one_dataset(cfg)
         log.setLevel(cfg.get("log_level", "INFO"))
         self.device = utils.get_device(cfg.device)
         self.dtype = training.get_dtype(cfg.dtype, device=self.device)
@@ -100,7 +106,9 @@ class FinetuneRecipe(FTRecipeInterface):
         self.model = self._setup_model(state)
         self.loss_fn = self._setup_loss()
         self.optimizer = self._setup_optimizer()
-        self.data = self._setup_data(cfg.dataset, cfg.batch_size, shuffle=cfg.get("shuffle", True))
+        self.data = self._setup_data(
+            cfg.dataset, cfg.batch_size, shuffle=cfg.get("shuffle", True), **cfg.get("dataloader", {})
+        )
         self.data_val = None
         if cfg.get("dataset_val") is not None:
             self.data_val = self._setup_data(cfg.dataset_val, cfg.get("batch_size_val") or cfg.batch_size)
@@ -109,6 +117,9 @@ class FinetuneRecipe(FTRecipeInterface):
         )
         training.check_validation_ends(self.data_val, cfg.get("run_val_max_batches"))
         self.total_steps = self.steps_per_epoch * self.total_epochs
+        self.objective = training.build_objective(
+            cfg, self.model, self.loss_fn, load_teacher=self._load_teacher, total_steps=self.total_steps, seed=self.seed
+        )
         self.lr_scheduler = self._setup_lr_scheduler()
         self.profiler = config.instantiate(cfg.profiler) if cfg.get("profiler") else training.DummyProfiler()
         self.tool_evaluator = self._setup_tool_eval()
@@ -162,6 +173,9 @@ class FinetuneRecipe(FTRecipeInterface):
         Returns:
             Mean loss per trained token over all ranks, number of these tokens, norm of the gradients (None if not measured).
         """
+        self.objective.at_step(self.global_step)
+        if self.cfg.get("fake_quant_after_n_steps") is not None:
+            training.set_fake_quant(self.model, self.global_step >= self.cfg.fake_quant_after_n_steps)
         count = self.losses.add_normalized if self.optimizer_in_bwd else self.losses.add
         for batch in micro_batches:
             loss, num_tokens = self.loss(batch)
@@ -186,9 +200,7 @@ class FinetuneRecipe(FTRecipeInterface):
         num_tokens = training.count_loss_tokens(labels, self.ignore_index)
         with self.activations:
             outputs = self.model(**batch)
-        if not isinstance(self.loss_fn, SFTLoss) and not isinstance(outputs, list):
-            outputs, labels = outputs.reshape(-1, outputs.size(-1)), labels.reshape(-1)
-        return self.loss_fn(outputs, labels), num_tokens
+        return self.objective(outputs, labels, batch), num_tokens
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -244,12 +256,14 @@ class FinetuneRecipe(FTRecipeInterface):
 
     def log_step(self, loss: float, lr: float, num_tokens: int, grad_norm: float | None, seconds: float) -> None:
         """Logs every ``log_every_n_steps`` steps, on rank 0."""
+        parts = self.objective.end_step()
         if self.rank != 0 or not self._due(self.cfg.get("log_every_n_steps", 1)):
             return
         metrics = {
             "loss": loss,
             "lr": lr,
             "tokens_per_second_per_gpu": num_tokens / (seconds * self.world_size),
+            **parts,
         }
         if grad_norm is not None:
             metrics["grad_norm"] = grad_norm
@@ -303,12 +317,16 @@ class FinetuneRecipe(FTRecipeInterface):
                     training.initial_adapter(model, self.seed) if new_adapter else state.pop(training.ADAPTER_KEY)
                 )
             set_trainable_params(model, get_adapter_params(model))
+        if cfg.get("quantizer"):
+            model = training.prepare_qat(model, config.instantiate(cfg.quantizer))
         if cfg.get("compile"):
             training.compile_model(model, verbose=self.rank == 0)
         if cfg.get("ac_mode"):
             training.apply_selective_activation_checkpointing(model, cfg.ac_mode, cfg.get("ac_option"))
         elif cfg.get("enable_activation_checkpointing"):
             training.set_activation_checkpointing(model, auto_wrap_policy={modules.TransformerSelfAttentionLayer})
+        if cfg.get("layer_dropout"):
+            training.add_layer_dropout(model, cfg.layer_dropout)
         offload = cfg.get("fsdp_cpu_offload", False)
         if self.world_size > 1:
             self._shard(model, offload)
@@ -355,6 +373,17 @@ class FinetuneRecipe(FTRecipeInterface):
             loss_fn = training.compile_loss(loss_fn, verbose=self.rank == 0)
         return loss_fn
 
+    def _load_teacher(self) -> nn.Module:
+        """The model to learn from, sharded as the one that is trained."""
+        weights = config.instantiate(self.cfg.teacher_checkpointer).load_checkpoint()[training.MODEL_KEY]
+        with training.set_default_dtype(self.dtype), torch.device("meta"):
+            teacher = config.instantiate(self.cfg.teacher_model)
+        offload = self.cfg.get("fsdp_cpu_offload", False)
+        if self.world_size > 1:
+            self._shard(teacher, offload)
+        training.load_from_full_model_state_dict(teacher, weights, self.device, strict=True, cpu_offload=offload)
+        return teacher
+
     def _setup_optimizer(self) -> Any:
         if not self.optimizer_in_bwd:
             return config.instantiate(self.cfg.optimizer, self.trained)
@@ -371,7 +400,9 @@ class FinetuneRecipe(FTRecipeInterface):
             return training.InBackwardSchedule(self.optimizer, build(first))
         return build(self.optimizer)
 
-    def _setup_data(self, section: DictConfig | ListConfig, batch_size: int, shuffle: bool = False) -> Any:
+    def _setup_data(
+        self, section: DictConfig | ListConfig, batch_size: int, shuffle: bool = False, **options: Any
+    ) -> Any:
         """A loader of batches. No row is left out; ranks that lack one at the end get a row without labels."""
         if isinstance(section, ListConfig):
             dataset = combine_datasets([config.instantiate(part, self.tokenizer) for part in section])
@@ -392,6 +423,7 @@ class FinetuneRecipe(FTRecipeInterface):
             num_replicas=self.world_size,
             rank=self.rank,
             drop_last=False,
+            **options,
         )
 
     def _setup_tool_eval(self) -> Any:

@@ -2,7 +2,8 @@
 
 Beyond torchtune's names, for the loops of recipes: :func:`build_dataloader` and :func:`set_epoch`, :class:`LossAccumulator`
 and :func:`count_loss_tokens`, :func:`clip_grad_norm`, :class:`CheckpointSchedule`, :func:`progress_bar`,
-:class:`CheckpointClient` with :class:`TrainingProgress`, :func:`get_rng_state` and :func:`set_rng_state`.
+:class:`CheckpointClient` with :class:`TrainingProgress`, :func:`get_rng_state` and :func:`set_rng_state`,
+:class:`Objective`, :class:`Distillation` and :class:`EarlyExit`, :func:`prepare_qat`.
 """
 
 from torchtune.training._activation_offloading import NoOpManager, OffloadActivations, get_act_offloading_ctx_manager
@@ -16,6 +17,7 @@ from torchtune.training._data import (
     loader_state,
     set_epoch,
     steps_per_epoch,
+    with_one_dataset,
 )
 from torchtune.training._distributed import (
     all_reduce_sum,
@@ -28,6 +30,14 @@ from torchtune.training._distributed import (
 )
 from torchtune.training._grad_scaler import clip_grad_norm, scale_grads, scale_grads_
 from torchtune.training._model_util import disable_dropout
+from torchtune.training._objectives import (
+    Distillation,
+    EarlyExit,
+    Objective,
+    add_layer_dropout,
+    build_objective,
+    token_loss,
+)
 from torchtune.training._parallel import (
     ParallelDims,
     get_context_parallel_manager,
@@ -43,6 +53,7 @@ from torchtune.training._profiler import (
     DummyProfiler,
     setup_torch_profiler,
 )
+from torchtune.training._qat import prepare_qat, set_fake_quant
 from torchtune.training._rng import get_rng_state, set_rng_state
 from torchtune.training._sharding import (
     gather_cpu_state_dict,
@@ -108,9 +119,11 @@ __all__ = [
     "DEFAULT_PROFILE_DIR",
     "DEFAULT_SCHEDULE",
     "DEFAULT_TRACE_OPTS",
+    "Distillation",
     "DistributedCheckpointer",
     "DummyProfiler",
     "EPOCHS_KEY",
+    "EarlyExit",
     "FormattedCheckpointFiles",
     "FullModelHFCheckpointer",
     "FullModelMetaCheckpointer",
@@ -123,6 +136,7 @@ __all__ = [
     "ModelType",
     "NoOpManager",
     "OPT_KEY",
+    "Objective",
     "OffloadActivations",
     "OptimizerInBackwardWrapper",
     "PROFILER_KEY",
@@ -136,10 +150,12 @@ __all__ = [
     "TrainingProgress",
     "VALID_BACKENDS_FOR_MEMORY_STATS",
     "VAL_DATALOADER_KEY",
+    "add_layer_dropout",
     "all_reduce_sum",
     "apply_selective_activation_checkpointing",
     "barrier",
     "build_dataloader",
+    "build_objective",
     "check_validation_ends",
     "cleanup_before_training",
     "clip_grad_norm",
@@ -174,6 +190,7 @@ __all__ = [
     "loader_state",
     "log_memory_stats",
     "prepare_mha_for_tp",
+    "prepare_qat",
     "progress_bar",
     "register_optim_in_bwd_hooks",
     "scale_grads",
@@ -181,13 +198,16 @@ __all__ = [
     "set_activation_checkpointing",
     "set_default_dtype",
     "set_epoch",
+    "set_fake_quant",
     "set_rng_state",
     "set_seed",
     "set_torch_num_threads",
     "setup_torch_profiler",
     "shard_model",
     "steps_per_epoch",
+    "token_loss",
     "update_state_dict_for_classifier",
     "validate_expected_param_dtype",
     "validate_no_params_on_meta_device",
+    "with_one_dataset",
 ]

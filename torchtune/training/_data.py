@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
 if TYPE_CHECKING:
@@ -237,3 +238,46 @@ def load_loader_state(loader: Any, state: dict[str, Any]) -> None:
             )
         state = states[rank if ranks == len(states) else 0]
     loader.load_state_dict(state)
+
+
+def with_one_dataset(cfg: DictConfig) -> DictConfig:
+    """A config of several ``datasets`` as one whose ``dataset`` is a list of streams, interleaved by their weights.
+
+    Args:
+        cfg: a recipe's config. An entry of ``datasets`` has ``source``, ``transform`` (of a row to messages), ``weight``,
+            ``subset`` and other arguments of ``datasets.load_dataset``; ``dataloader`` has ``shuffle``, ``collate_fn``,
+            ``packed`` and options of the loader. Left as it is if it has no ``datasets``.
+
+    Returns:
+        A new config; what is left of ``dataloader`` are arguments of :func:`build_dataloader`.
+
+    Raises:
+        ValueError: if it has ``dataset`` too, or an entry lacks ``source`` or ``transform``.
+    """
+    if not cfg.get("datasets") and not cfg.get("dataloader"):
+        return cfg
+    cfg = cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    loader = dict(cfg.get("dataloader") or {})
+    packed = loader.pop("packed", False)
+    for key in ("shuffle", "collate_fn"):
+        if key in loader:
+            cfg[key] = loader.pop(key)
+    if loader.pop("parallel_method", "process") == "thread":  # this loader's workers are processes
+        loader["num_workers"] = 0
+    if not loader.get("num_workers"):
+        loader.pop("prefetch_factor", None)
+    cfg.dataloader = loader
+    sections = []
+    for number, entry in enumerate(cfg.pop("datasets", None) or ()):
+        part = dict(entry)
+        if cfg.get("dataset") is not None or "source" not in part or "transform" not in part:
+            raise ValueError(f"datasets[{number}] needs source and transform, and no section dataset beside datasets")
+        transform, subset = part.pop("transform"), part.pop("subset", None)
+        section = {"_component_": "torchtune.datasets._builders.sft_dataset", "message_transform": transform}
+        sections.append(
+            {**section, "packed": packed, "streaming": True, **({"name": subset} if subset else {}), **part}
+        )
+    if sections:
+        cfg.dataset = sections
+    return cfg

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.optim import Optimizer
 
+from torchtune.modules.layer_dropout import ModuleLayerDropoutWrapper
 from torchtune.modules.low_precision._nf4 import dequantize, is_nf4, to_nf4
 from torchtune.training.memory import OptimizerInBackwardWrapper
 
@@ -160,7 +161,9 @@ def load_from_full_model_state_dict(
         return set_model_state_dict(model=model, model_state_dict=full_sd, options=options)  # type: ignore[arg-type]
     # Not its state dict: hooks there give NF4 weights dequantized.
     module: Any = model
-    targets = {**dict(module.named_buffers()), **dict(module.named_parameters(remove_duplicate=False))}
+    key = _state_dict_key(module)
+    tensors = [*module.named_buffers(), *module.named_parameters(remove_duplicate=False)]
+    targets = {key(name): tensor for name, tensor in tensors}
     placed: dict[str, Any] = {}
     wrong = []
     for name in list(full_sd):
@@ -179,6 +182,23 @@ def load_from_full_model_state_dict(
     result = model.load_state_dict(placed, strict=strict, assign=True)  # type: ignore[union-attr]
     _compute_buffers(model, device)  # type: ignore[arg-type]
     return result
+
+
+def _state_dict_key(model: nn.Module) -> Callable[[str], str]:
+    """From a parameter's name to its key in the state dict, where wrappers (of checkpointing, ...) don't show."""
+    inner = {
+        f"{name}.module.": f"{name}."
+        for name, module in model.named_modules()
+        if isinstance(module, ModuleLayerDropoutWrapper)
+    }
+
+    def key(name: str) -> str:
+        for prefix, shown in inner.items():
+            if name.startswith(prefix):
+                name = shown + name[len(prefix) :]
+        return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
+
+    return key
 
 
 def _compute_buffers(model: nn.Module, device: torch.device) -> None:
