@@ -34,6 +34,7 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "qwen3/4B_full_tool_calling",
         "qwen3/8B_full_single_device",
         "qwen3/8B_full_tool_calling",
+        "llama3_2_vision/11B_full_single_device",
         "quickstart/tool_calling",
     ),
     "full_finetune_distributed": (
@@ -77,6 +78,10 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "qwen3/4B_full_tool_calling",
         "qwen3/8B_full",
         "qwen3/8B_full_tool_calling",
+        "llama3_2_vision/11B_full",
+        "llama3_2_vision/90B_full",
+        "llama4/scout_17B_16E_full",
+        "llama4/maverick_17B_128E_full",
         "quickstart/tool_calling",
     ),
     "lora_finetune_single_device": (
@@ -133,6 +138,8 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "qwen3/8B_lora_single_device",
         "qwen3/8B_lora_tool_calling",
         "qwen3/14B_lora_single_device",
+        "llama3_2_vision/11B_lora_single_device",
+        "llama3_2_vision/11B_qlora_single_device",
         "quickstart/tool_calling_lora",
     ),
     "lora_finetune_distributed": (
@@ -184,6 +191,11 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "qwen3/8B_lora",
         "qwen3/8B_lora_tool_calling",
         "qwen3/32B_lora",
+        "llama3_2_vision/11B_lora",
+        "llama3_2_vision/11B_qlora",
+        "llama3_2_vision/90B_lora",
+        "llama3_2_vision/90B_qlora",
+        "llama4/scout_17B_16E_lora",
         "quickstart/tool_calling_lora",
     ),
     "generate": (

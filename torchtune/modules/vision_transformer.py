@@ -93,7 +93,11 @@ class VisionTransformer(nn.Module):
                     f"aspect_ratio was not provided, but n_tiles ({n_tiles}) > 1. It says where each tile belongs"
                 )
         aspect_ratio = aspect_ratio.reshape(batch * n_imgs, 2)
-        x = self.conv(images.reshape(batch * n_imgs * n_tiles, *tile)).flatten(2).transpose(1, 2)
+        x = (
+            self.conv(images.reshape(batch * n_imgs * n_tiles, *tile).to(self.conv.weight.dtype))
+            .flatten(2)
+            .transpose(1, 2)
+        )
         x = x.reshape(batch * n_imgs, n_tiles, self.patches_per_tile, -1)
         if self.pre_tile_pos_embed is not None:
             x = self.pre_tile_pos_embed(x, aspect_ratio)

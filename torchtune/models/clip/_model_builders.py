@@ -1,9 +1,24 @@
-"""The sizes of CLIP."""
+"""The sizes of CLIP, and its tokenizer."""
 
 from __future__ import annotations
 
 from torchtune.models.clip._component_builders import clip_text_encoder
 from torchtune.models.clip._text_encoder import CLIPTextEncoder
+from torchtune.models.clip._tokenizer import CLIPTokenizer
+
+
+def clip_tokenizer(path: str, max_seq_len: int = 77, truncate: bool = True) -> CLIPTokenizer:
+    """Build the tokenizer of CLIP.
+
+    Args:
+        path: the ``merges.txt``.
+        max_seq_len: tokens that a text is filled up to.
+        truncate: True cuts longer texts.
+
+    Returns:
+        CLIPTokenizer: texts to ids ``[b, max_seq_len]``.
+    """
+    return CLIPTokenizer(path, max_seq_len=max_seq_len, truncate=truncate)
 
 
 def clip_text_vit_large_patch14() -> CLIPTextEncoder:

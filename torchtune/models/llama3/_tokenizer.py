@@ -140,7 +140,7 @@ class TikTokenChatTokenizer(ChatTokenizer):
         return self.special_text.sub("", text) if skip_special_tokens else text
 
     def tokenize_message(
-        self, message: Message, *, add_start_tokens: bool = True, add_end_tokens: bool = True
+        self, message: Message, add_start_tokens: bool = True, add_end_tokens: bool = True
     ) -> list[int]:
         """Encodes one message in the plain format.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torchtune.models.t5._component_builders import t5_encoder
 from torchtune.models.t5._encoder import T5Encoder
+from torchtune.models.t5._tokenizer import T5Tokenizer
 
 
 def t5_v1_1_xxl_encoder(max_seq_len: int = 512) -> T5Encoder:
@@ -27,3 +28,17 @@ def t5_v1_1_xxl_encoder(max_seq_len: int = 512) -> T5Encoder:
         norm_eps=1e-6,
         max_seq_len=max_seq_len,
     )
+
+
+def t5_tokenizer(path: str, max_seq_len: int = 512, truncate: bool = True) -> T5Tokenizer:
+    """Build the tokenizer of T5.
+
+    Args:
+        path: the SentencePiece model.
+        max_seq_len: tokens that a text is filled up to.
+        truncate: True cuts longer texts.
+
+    Returns:
+        T5Tokenizer: texts to ids ``[b, max_seq_len]``.
+    """
+    return T5Tokenizer(path, max_seq_len=max_seq_len, truncate=truncate)

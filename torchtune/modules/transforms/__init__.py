@@ -1,5 +1,5 @@
 """Transforms: sample in, sample out."""
 
-from torchtune.modules.transforms._transforms import Transform
+from torchtune.modules.transforms._transforms import Transform, VisionCrossAttentionMask
 
-__all__ = ["Transform"]
+__all__ = ["Transform", "VisionCrossAttentionMask"]

@@ -1,0 +1,1 @@
+"""CLIP's image transform for generation, apart from samples."""
