@@ -197,10 +197,11 @@ class FinetuneRecipe(FTRecipeInterface):
         batch = dict(batch)
         utils.batch_to_device(batch, self.device)
         labels = batch.pop("labels")  # of each position the next token: datasets give them so
-        num_tokens = training.count_loss_tokens(labels, self.ignore_index)
+        weights = batch.pop("loss_weights", None)
+        num_tokens = training.count_loss_tokens(labels, self.ignore_index, weights)
         with self.activations:
             outputs = self.model(**batch)
-        return self.objective(outputs, labels, batch), num_tokens
+        return self.objective(outputs, labels, batch, weights), num_tokens
 
     @torch.no_grad()
     def validate(self) -> float:

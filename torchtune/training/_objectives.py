@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -17,14 +18,28 @@ from torchtune.training._compile import compile_loss
 from torchtune.training._step import LossAccumulator, count_loss_tokens
 
 
-def token_loss(loss_fn: nn.Module, outputs: Tensor | list[Tensor], labels: Tensor) -> Tensor:
-    """Mean loss per label that counts.
+def token_loss(
+    loss_fn: nn.Module, outputs: Tensor | list[Tensor], labels: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Mean loss per label that counts, by their weights where there are any.
 
     Args:
         loss_fn: an ``SFTLoss``, one of logits in pieces, or one of logits ``[n, v]`` and labels ``[n]``.
         outputs: what the model returned for it.
         labels: ``[b, s]``.
+        weights: factors on the labels' losses, ``[b, s]``.
+
+    Raises:
+        ValueError: if there are weights and the loss takes none.
     """
+    if weights is not None:
+        if "weights" not in inspect.signature(loss_fn.forward).parameters:
+            raise ValueError(
+                f"Some tokens of this batch weigh more or less than others, but the loss {type(loss_fn).__name__} takes no "
+                "weights; use LinearCrossEntropyLoss or CEWithChunkedOutputLoss, or leave out weights of messages and the "
+                "factors in tokenizer.train_on"
+            )
+        return loss_fn(outputs, labels, weights=weights)
     if not isinstance(loss_fn, SFTLoss) and not isinstance(outputs, list):
         outputs, labels = outputs.reshape(-1, outputs.size(-1)), labels.reshape(-1)
     return loss_fn(outputs, labels)
@@ -45,15 +60,18 @@ class Objective:
     def at_step(self, step: int) -> None:
         """Prepares for an optimizer step, by its number from 0."""
 
-    def __call__(self, outputs: Any, labels: Tensor, batch: dict[str, Any]) -> Tensor:
+    def __call__(
+        self, outputs: Any, labels: Tensor, batch: dict[str, Any], weights: Tensor | None = None
+    ) -> Tensor:
         """Mean loss per label that counts; in evaluation that of the labels alone.
 
         Args:
             outputs: what the model returned for the batch.
             labels: ``[b, s]``, of each position the next token.
             batch: what the model got: ``tokens`` ``[b, s]`` and more.
+            weights: factors on the labels' losses, ``[b, s]``; distillation and early exits take none.
         """
-        return token_loss(self.loss_fn, outputs, labels)
+        return token_loss(self.loss_fn, outputs, labels, weights)
 
     def end_step(self) -> dict[str, float]:
         """Ends a step; every rank calls it, and gets what else there is to log."""
@@ -92,7 +110,10 @@ class Distillation(Objective):
         self.teacher.set_num_output_chunks(pieces)
         self._parts: dict[str, LossAccumulator] = {}
 
-    def __call__(self, outputs: Any, labels: Tensor, batch: dict[str, Any]) -> Tensor:
+    def __call__(
+        self, outputs: Any, labels: Tensor, batch: dict[str, Any], weights: Tensor | None = None
+    ) -> Tensor:
+        _refuse_weights(weights, "teacher_model")
         loss = super().__call__(outputs, labels, batch)
         if not self.model.training:
             return loss
@@ -169,7 +190,10 @@ class EarlyExit(Objective):
         # What comes out of a layer goes into the next.
         self.model.output_hidden_states = [layer + 1 for layer in self._layers]
 
-    def __call__(self, outputs: Any, labels: Tensor, batch: dict[str, Any]) -> Tensor:
+    def __call__(
+        self, outputs: Any, labels: Tensor, batch: dict[str, Any], weights: Tensor | None = None
+    ) -> Tensor:
+        _refuse_weights(weights, "early_exit_loss and layer_dropout")
         if not self.model.output_hidden_states:  # evaluation, or no early layer has a loss
             return super().__call__(outputs, labels, batch)
         states = dict(zip(self._layers, outputs[:-1], strict=True))
@@ -179,6 +203,14 @@ class EarlyExit(Objective):
         if self._curriculum is not None:
             self.model.output_hidden_states = []
         return {}
+
+
+def _refuse_weights(weights: Tensor | None, setting: str) -> None:
+    if weights is not None:
+        raise ValueError(
+            f"Some tokens of this batch weigh more or less than others; this does not go with {setting}. Leave out weights "
+            "of messages other than 0 and 1, and the factors in tokenizer.train_on"
+        )
 
 
 def build_objective(
