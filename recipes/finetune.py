@@ -71,6 +71,7 @@ class FinetuneRecipe(FTRecipeInterface):
         self.device = utils.get_device(cfg.device)
         self.dtype = training.get_dtype(cfg.dtype, device=self.device)
         self.world_size, self.rank = training.get_world_size_and_rank()
+        self.parallel = training.Parallelism(cfg, self.device)
         self.accumulation_steps = cfg.get("gradient_accumulation_steps", 1)
         self.optimizer_in_bwd = cfg.get("optimizer_in_bwd", False)
         self.total_epochs = cfg.epochs
@@ -90,11 +91,13 @@ class FinetuneRecipe(FTRecipeInterface):
             )
         if cfg.get("enable_activation_offloading") and not cfg.get("enable_activation_checkpointing"):
             raise ValueError("enable_activation_offloading: true needs enable_activation_checkpointing: true")
-        for key in ("tensor_parallel_dim", "context_parallel_dim"):
-            if cfg.get(key, 1) > 1:
-                raise ValueError(f"{key}: {cfg[key]} is not supported by this recipe; remove it, or set it to 1")
-        if cfg.get("enable_fp8_training"):
-            raise ValueError("enable_fp8_training: true is not supported by this recipe; set it to false")
+        for key in ("eval_tool_calls", "teacher_model", "early_exit_loss", "quantizer"):
+            if cfg.get(key) and self.parallel.copies > 1:
+                raise ValueError(
+                    f"{key} needs whole layers and sequences on each rank; remove it, or set tensor_parallel_dim (is "
+                    f"{cfg.get('tensor_parallel_dim', 1)}) and context_parallel_dim (is "
+                    f"{cfg.get('context_parallel_dim', 1)}) to 1"
+                )
 
     def setup(self, **_: Any) -> None:
         """Builds everything the loop uses."""
@@ -103,8 +106,9 @@ class FinetuneRecipe(FTRecipeInterface):
         self.metric_logger = self._setup_metric_logger()
         self.tokenizer = config.instantiate(cfg.tokenizer)
         state = self.load_checkpoint()
+        self.loss_fn = config.instantiate(cfg.loss)
         self.model = self._setup_model(state)
-        self.loss_fn = self._setup_loss()
+        self.loss_fn = self._setup_loss(self.loss_fn)
         self.optimizer = self._setup_optimizer()
         self.data = self._setup_data(
             cfg.dataset, cfg.batch_size, shuffle=cfg.get("shuffle", True), **cfg.get("dataloader", {})
@@ -126,7 +130,7 @@ class FinetuneRecipe(FTRecipeInterface):
         self.save_schedule = training.CheckpointSchedule(
             cfg.get("save_every_n_steps"), cfg.get("save_every_n_epochs", 1), self.total_epochs
         )
-        self.losses = training.LossAccumulator(self.device)
+        self.losses = training.LossAccumulator(self.device, copies=self.parallel.copies_of_tokens)
         self._resume(state)
 
     def load_checkpoint(self, **_: Any) -> dict[str, Any]:
@@ -178,8 +182,9 @@ class FinetuneRecipe(FTRecipeInterface):
             training.set_fake_quant(self.model, self.global_step >= self.cfg.fake_quant_after_n_steps)
         count = self.losses.add_normalized if self.optimizer_in_bwd else self.losses.add
         for batch in micro_batches:
-            loss, num_tokens = self.loss(batch)
-            count(loss, num_tokens).backward()
+            with self.parallel.loss_context():
+                loss, num_tokens = self.loss(batch)
+                count(loss, num_tokens).backward()
         step = self.losses.finish()
         grad_norm = None
         if not self.optimizer_in_bwd:
@@ -196,6 +201,7 @@ class FinetuneRecipe(FTRecipeInterface):
         """Mean loss per trained token of a batch, and the number of these tokens."""
         batch = dict(batch)
         utils.batch_to_device(batch, self.device)
+        batch = self.parallel.own_part(batch, self.ignore_index)
         labels = batch.pop("labels")  # of each position the next token: datasets give them so
         weights = batch.pop("loss_weights", None)
         num_tokens = training.count_loss_tokens(labels, self.ignore_index, weights)
@@ -209,7 +215,8 @@ class FinetuneRecipe(FTRecipeInterface):
         self.model.eval()
         losses = training.LossAccumulator(self.device)
         for batch in islice(self.data_val, self.cfg.get("run_val_max_batches")):
-            losses.add(*self.loss(batch))
+            with self.parallel.loss_context():
+                losses.add(*self.loss(batch))
         self.model.train()
         loss = losses.finish().loss.item()
         if self.rank == 0:
@@ -320,6 +327,7 @@ class FinetuneRecipe(FTRecipeInterface):
             set_trainable_params(model, get_adapter_params(model))
         if cfg.get("quantizer"):
             model = training.prepare_qat(model, config.instantiate(cfg.quantizer))
+        self.parallel.split_layers(model, self.loss_fn)
         if cfg.get("compile"):
             training.compile_model(model, verbose=self.rank == 0)
         if cfg.get("ac_mode"):
@@ -329,8 +337,7 @@ class FinetuneRecipe(FTRecipeInterface):
         if cfg.get("layer_dropout"):
             training.add_layer_dropout(model, cfg.layer_dropout)
         offload = cfg.get("fsdp_cpu_offload", False)
-        if self.world_size > 1:
-            self._shard(model, offload)
+        self.parallel.shard(model)
         training.load_from_full_model_state_dict(model, weights, self.device, strict=True, cpu_offload=offload)
         if self.adapter_config is not None and new_adapter:
             training.finish_adapter(model)
@@ -344,27 +351,7 @@ class FinetuneRecipe(FTRecipeInterface):
             log.info("Training %s of %s parameters", f"{count:,}", f"{sum(p.numel() for p in model.parameters()):,}")
         return model.train()
 
-    def _shard(self, model: nn.Module, cpu_offload: bool) -> None:
-        dims = training.ParallelDims(
-            dp_replicate=self.cfg.get("data_parallel_replicate_dim", 1),
-            dp_shard=self.cfg.get("data_parallel_shard_dim", -1),
-            tp=1,
-            cp=1,
-            world_size=self.world_size,
-        )
-        mesh = dims.build_mesh(device_type=self.device.type)
-        training.shard_model(
-            model=model,
-            shard_conditions=[
-                partial(training.get_shard_conditions, names_to_match=self.cfg.get("custom_sharded_layers"))
-            ],
-            cpu_offload=cpu_offload,
-            reshard_after_forward=self.cfg.get("fsdp_reshard_after_forward", True),
-            dp_mesh=mesh["dp_replicate", "dp_shard"] if dims.dp_replicate_enabled else mesh["dp_shard"],
-        )
-
-    def _setup_loss(self) -> nn.Module:
-        loss_fn = config.instantiate(self.cfg.loss)
+    def _setup_loss(self, loss_fn: nn.Module) -> nn.Module:
         self.ignore_index = getattr(loss_fn, "ignore_index", -100)
         if isinstance(loss_fn, SFTLoss):
             loss_fn.set_model_output(self.model)
@@ -380,8 +367,7 @@ class FinetuneRecipe(FTRecipeInterface):
         with training.set_default_dtype(self.dtype), torch.device("meta"):
             teacher = config.instantiate(self.cfg.teacher_model)
         offload = self.cfg.get("fsdp_cpu_offload", False)
-        if self.world_size > 1:
-            self._shard(teacher, offload)
+        self.parallel.shard(teacher)
         training.load_from_full_model_state_dict(teacher, weights, self.device, strict=True, cpu_offload=offload)
         return teacher
 
@@ -421,8 +407,8 @@ class FinetuneRecipe(FTRecipeInterface):
             else partial(collate, padding_idx=pad_id, ignore_idx=self.ignore_index),
             shuffle=shuffle,
             seed=self.seed,
-            num_replicas=self.world_size,
-            rank=self.rank,
+            num_replicas=self.parallel.data_ranks,
+            rank=self.parallel.data_rank,
             drop_last=False,
             **options,
         )

@@ -44,6 +44,7 @@ from torchtune.training._parallel import (
     get_train_context,
     prepare_mha_for_tp,
 )
+from torchtune.training._parallelism import Parallelism
 from torchtune.training._profiler import (
     DEFAULT_PROFILE_DIR,
     DEFAULT_PROFILER_ACTIVITIES,
@@ -141,6 +142,7 @@ __all__ = [
     "OptimizerInBackwardWrapper",
     "PROFILER_KEY",
     "ParallelDims",
+    "Parallelism",
     "RNG_KEY",
     "ResumableSampler",
     "SEED_KEY",

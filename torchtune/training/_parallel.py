@@ -45,7 +45,7 @@ class ParallelDims:
                 f"cp({self.cp}) != WORLD_SIZE({self.world_size}). Change the dims, or --nproc-per-node."
             )
 
-    def build_mesh(self, device_type: str) -> DeviceMesh:
+    def build_mesh(self, device_type: str, *, keep_all: bool = False) -> DeviceMesh:
         """The mesh of all ranks.
 
         Dimensions over 1 are named ``dp_replicate``, ``dp_shard``, ``cp``, ``tp``. Flattened views are ``dp`` (for
@@ -53,9 +53,10 @@ class ParallelDims:
 
         Args:
             device_type: ``cuda`` or ``cpu``.
+            keep_all: keep dimensions of size 1 too.
         """
         sizes = {"dp_replicate": self.dp_replicate, "dp_shard": self.dp_shard, "cp": self.cp, "tp": self.tp}
-        used = {name: size for name, size in sizes.items() if size > 1} or {"dp_shard": 1}
+        used = {name: size for name, size in sizes.items() if keep_all or size > 1} or {"dp_shard": 1}
         mesh = init_device_mesh(device_type, tuple(used.values()), mesh_dim_names=tuple(used))
         views = {
             "dp": ("dp_replicate", "dp_shard"),

@@ -57,6 +57,7 @@ class LossAccumulator:
         device: where the sums are kept.
         group: ranks that share the data; None is all.
         grads_are_averaged: the ranks' gradients are averaged by FSDP or DDP, not added up.
+        copies: ranks that hold the same tokens (those of tensor parallel), so that these are counted once.
     """
 
     def __init__(
@@ -64,8 +65,10 @@ class LossAccumulator:
         device: torch.device | str = "cpu",
         group: dist.ProcessGroup | None = None,
         grads_are_averaged: bool = True,
+        copies: int = 1,
     ) -> None:
         self.device = torch.device(device)
+        self.copies = copies
         self.group = group
         self.grads_are_averaged = grads_are_averaged
         self._reset()
@@ -114,7 +117,9 @@ class LossAccumulator:
         self._reset()
         tokens = torch.where(total[1] > 0, total[1], 1)
         return StepLoss(
-            loss=(total[0] / tokens).float(), num_tokens=total[1].long(), grad_scale=(self._factor / tokens).float()
+            loss=(total[0] / tokens).float(),
+            num_tokens=total[1].long() // self.copies,
+            grad_scale=(self._factor / tokens).float(),
         )
 
 

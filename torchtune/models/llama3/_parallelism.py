@@ -79,5 +79,8 @@ def _training_plan(model: nn.Module, colwise: Any, rowwise: Any, prepare: Any) -
 
 
 def _for_model(plan: dict[str, Any], model: nn.Module) -> dict[str, ParallelStyle]:
-    """Without the output layer where it isn't a module of its own (tied embeddings)."""
+    """Without the output layer where it isn't a module of its own (tied embeddings), with the norms of heads (Qwen 3)."""
+    if getattr(model.layers[0].attn, "q_norm", None) is not None:  # type: ignore[index, union-attr]
+        heads = SequenceParallel(sequence_dim=2, use_local_output=True)  # [b, s, n, h]: a rank has some of the n
+        plan = {**plan, "layers.*.attn.q_norm": heads, "layers.*.attn.k_norm": heads}
     return {key: style for key, style in plan.items() if key != "output" or isinstance(model.output, nn.Module)}

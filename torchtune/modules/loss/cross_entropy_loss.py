@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -13,21 +14,42 @@ from torchtune.modules._functional import _eager
 from torchtune.modules.loss.loss_types import SFTLoss, cross_entropy_sum, total_weight
 from torchtune.modules.tied_linear import TiedLinear
 
+#: First token of the vocabulary that a rank has, and the ranks that have the others.
+_VocabularyPart = tuple[int, dist.ProcessGroup]
 
-def _loss_and_gradient(logits: Tensor, target: Tensor, counts: Tensor, scale: Tensor, wide: Tensor | None) -> Tensor:
+
+def _loss_and_gradient(
+    logits: Tensor,
+    target: Tensor,
+    counts: Tensor,
+    scale: Tensor,
+    wide: Tensor | None,
+    part: _VocabularyPart | None = None,
+) -> Tensor:
     """Sum of the chunk's cross entropy; ``logits`` become its gradient, times ``scale``.
 
     ``counts`` are weights of tokens, False or 0 for ignored ones; ``wide`` is an fp32 buffer where the logits are narrower.
+    With ``part`` the logits are those of a part of the vocabulary, and the ranks exchange three numbers per token.
     """
     work = logits if wide is None else wide.copy_(logits)
-    work -= work.amax(dim=-1, keepdim=True)
-    index = target.unsqueeze(1)
+    top = work.amax(dim=-1, keepdim=True)
+    index, weight = target.unsqueeze(1), scale * counts.unsqueeze(1)
+    here = weight
+    if part is not None:
+        dist.all_reduce(top, op=dist.ReduceOp.MAX, group=part[1])
+        index = index - part[0]
+        inside = (index >= 0) & (index < logits.shape[1])
+        index, here = index * inside, weight * inside
+    work -= top
     picked = work.gather(1, index)
     work.exp_()
     total = work.sum(dim=-1, keepdim=True)
-    weight = scale * counts.unsqueeze(1)
+    if part is not None:
+        both = torch.cat([total, picked * inside], dim=1)
+        dist.all_reduce(both, group=part[1])
+        total, picked = both.split(1, dim=1)
     work *= weight / total
-    work.scatter_add_(1, index, -weight.to(work.dtype))
+    work.scatter_add_(1, index, -here.to(work.dtype))
     if wide is not None:
         logits.copy_(work)
     return ((total.log() - picked) * counts.unsqueeze(1)).sum()
@@ -47,6 +69,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         num_chunks: int,
         needs: tuple[bool, bool],
         step: Callable[..., Tensor],
+        vocabulary: _VocabularyPart | None,
     ) -> Tensor:
         rows = -(-hidden.shape[0] // max(1, min(num_chunks, hidden.shape[0])))
         grad_hidden = torch.empty_like(hidden) if needs[0] else None
@@ -58,13 +81,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
             part = slice(start, start + rows)
             chunk = hidden[part]
             logits = torch.mm(chunk, weight.t(), out=buffer[: chunk.shape[0]])
-            loss += step(logits, target[part], counts[part], scale, wide if wide is None else wide[: chunk.shape[0]])
+            wide_part = wide if wide is None else wide[: chunk.shape[0]]
+            loss += step(logits, target[part], counts[part], scale, wide_part, vocabulary)
             if grad_hidden is not None:
                 torch.mm(logits, weight, out=grad_hidden[part])
             if grad_weight is not None and start == 0:
                 torch.mm(logits.t(), chunk, out=grad_weight)
             elif grad_weight is not None:
                 grad_weight.addmm_(logits.t(), chunk)
+        if vocabulary is not None and grad_hidden is not None:
+            dist.all_reduce(grad_hidden, group=vocabulary[1])
         ctx.gradients = (grad_hidden, grad_weight)
         return loss * scale
 
@@ -79,7 +105,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         # The recipes scale the loss; in place, since these are the largest tensors there are.
         scaled = [g if g is None else g.mul_(grad.to(g.dtype)) for g in gradients]
-        return scaled[0], scaled[1], None, None, None, None, None, None
+        return scaled[0], scaled[1], None, None, None, None, None, None, None
 
 
 class LinearCrossEntropyLoss(SFTLoss, nn.Module):
@@ -210,8 +236,8 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
             return DTensor.from_local(local, from_mesh, run_check=False), target[keep]
         return hidden.index_select(0, keep), target[keep]
 
-    def _plain_weight(self, hidden: Tensor) -> Tensor | None:
-        """The projection's weight, if it is nothing but a matrix product."""
+    def _plain_weight(self, hidden: Tensor) -> tuple[Tensor, _VocabularyPart | None] | None:
+        """The projection's weight, if it is nothing but a matrix product; under tensor parallelism this rank's part."""
         projection = self.linear_projection
         if isinstance(projection, TiedLinear):
             weight, module = projection.weight, projection.linear
@@ -219,11 +245,14 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
             weight, module = projection.weight, projection
         else:
             return None
-        hooked = bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
-        autocast = torch.is_autocast_enabled(hidden.device.type)
-        if hooked or autocast or self.tp_enabled or not _eager(hidden, weight) or weight.dtype != hidden.dtype:
+        if torch.is_autocast_enabled(hidden.device.type) or weight.dtype != hidden.dtype:
             return None
-        return weight
+        if (vocabulary := _part_of_vocabulary(module, weight)) is not None:
+            return (weight.to_local(), vocabulary) if _eager(hidden) else None  # type: ignore[attr-defined]
+        hooked = bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+        if hooked or self.tp_enabled or not _eager(hidden, weight):
+            return None
+        return weight, None
 
     def forward(self, outputs: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
         """Compute the loss.
@@ -245,15 +274,17 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
             hidden, target = self.mask_inputs(hidden, target)
         if hidden.shape[0] == 0:
             return (outputs * 0).sum().float()  # part of the graph, so that backward() works
-        weight = self._plain_weight(hidden)
-        if weight is None:
+        plain = self._plain_weight(hidden)
+        if plain is None:
             chunks = min(self.num_output_chunks, hidden.shape[0])
             parts = [None] * chunks if factors is None else factors.tensor_split(chunks)
             losses = [
                 self.compute_cross_entropy(h, t, *([] if w is None else [w]))
                 for h, t, w in zip(hidden.tensor_split(chunks), target.tensor_split(chunks), parts, strict=True)
             ]
+            losses = [loss.full_tensor() if hasattr(loss, "full_tensor") else loss for loss in losses]
             return torch.stack(losses).sum() / total
+        weight, vocabulary = plain
         counts = target != self.ignore_index
         grad = torch.is_grad_enabled()
         return _LinearCrossEntropy.apply(
@@ -264,5 +295,21 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
             total.float().reciprocal(),
             self.num_output_chunks,
             (grad and hidden.requires_grad, grad and weight.requires_grad),
-            self._step,
+            self._step if vocabulary is None else _loss_and_gradient,
+            vocabulary,
         )
+
+
+def _part_of_vocabulary(module: nn.Module, weight: Tensor) -> _VocabularyPart | None:
+    """Where the rows of a weight that tensor parallelism split lie; None for a weight that it didn't."""
+    mesh = getattr(weight, "device_mesh", None)
+    if mesh is None or mesh.ndim != 1:
+        return None
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import Shard
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    if isinstance(module, FSDPModule) or tuple(weight.placements) != (Shard(0),):  # type: ignore[attr-defined]
+        return None
+    _, offset = compute_local_shape_and_global_offset(weight.shape, mesh, weight.placements)  # type: ignore[attr-defined]
+    return offset[0], mesh.get_group()
