@@ -83,13 +83,13 @@ def main() -> None:
             found[name].append(timed(python, code, *arguments))
     for name, runs in found.items():
         middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-        print(  # noqa: T201
+        print(
             f"{name}: {middle['clock']:.2f} s ({middle['cpu']:.2f} s of the processor), {middle['packs']:.0f} packs, "
             f"{middle['full']:.2%} full, {middle['mb']:.0f} MB"
         )
     if args.trl:
         ratios = [theirs["cpu"] / ours["cpu"] for ours, theirs in zip(found["ours"], found["TRL bfd"], strict=True)]
-        print(f"TRL : ours, median of {args.rounds} pairs: {statistics.median(ratios):.2f}")  # noqa: T201
+        print(f"TRL : ours, median of {args.rounds} pairs: {statistics.median(ratios):.2f}")
 
 
 if __name__ == "__main__":

@@ -112,8 +112,8 @@ def main() -> None:
         ("tools, Llama 3.1", llama3, tools, LLAMA3_TOOLS_TEMPLATE),
         ("tools, Qwen 2.5", qwen2_5, tools, CHATML_TOOLS_TEMPLATE),
     ]
-    print("| rows | ours, M tokens/s | transformers | bare encoder | ours : transformers | ours : bare encoder |")  # noqa: T201
-    print("|---|---|---|---|---|---|")  # noqa: T201
+    print("| rows | ours, M tokens/s | transformers | bare encoder | ours : transformers | ours : bare encoder |")
+    print("|---|---|---|---|---|---|")
     for name, build, rows, template in kinds:
         with tempfile.TemporaryDirectory() as scratch:
             tokenizer, fast, encode = build(args.vocab, Path(scratch))
@@ -125,7 +125,7 @@ def main() -> None:
                 }
             )
         speeds = [count / seconds / 1e6 for seconds, count in found.values()]
-        print(  # noqa: T201
+        print(
             f"| {name} | {speeds[0]:.2f} | {speeds[1]:.2f} | {speeds[2]:.2f} "
             f"| {speeds[0] / speeds[1]:.1f} | {speeds[0] / speeds[2]:.2f} |",
             flush=True,
