@@ -192,11 +192,11 @@ def _may_be_crossed(
             return True
 
 
-def _merge_to_two(ids: list[int], pairs: Mapping[tuple[int, int], int]) -> tuple[int, ...]:
-    """Joins the pair that makes the lowest id, the first of them, until two are left or none can be joined."""
+def _merge_to_two(ids: list[int], pairs: Mapping[tuple[int, int], int]) -> tuple[int, int]:
+    """Joins the pair that makes the lowest id, the first of them, until two are left or none can be joined; gives the ends."""
     while len(ids) > 2:
         best, at = min((pairs.get(pair, _NONE), at) for at, pair in enumerate(pairwise(ids)))
         if best == _NONE:
             break
         ids[at : at + 2] = [best]
-    return tuple(ids)
+    return ids[0], ids[-1]
