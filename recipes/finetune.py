@@ -25,7 +25,7 @@ from torch import nn
 
 from torchtune import config, modules, training, utils
 from torchtune.config._utils import _get_component_from_path
-from torchtune.data import padded_collate_packed
+from torchtune.data import check_template, padded_collate_packed
 from torchtune.datasets import combine_datasets
 from torchtune.modules.loss import SFTLoss
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
@@ -34,7 +34,7 @@ from torchtune.training import tool_eval
 
 CONFIG_KEYS = {
     "output_dir", "tokenizer", "model", "checkpointer", "resume_from_checkpoint", "save_adapter_weights_only",
-    "dataset", "dataset_val", "collate_fn", "seed", "shuffle", "batch_size", "batch_size_val",
+    "check_template", "dataset", "dataset_val", "collate_fn", "seed", "shuffle", "batch_size", "batch_size_val",
     "run_val_every_n_steps", "run_val_max_batches", "optimizer", "optimizer_in_bwd", "lr_scheduler", "loss", "epochs",
     "max_steps_per_epoch", "gradient_accumulation_steps", "clip_grad_norm", "save_every_n_steps",
     "save_every_n_epochs", "enable_async_checkpointing", "resize_token_embeddings", "device", "dtype", "compile",
@@ -113,6 +113,9 @@ class FinetuneRecipe(FTRecipeInterface):
         self.data = self._setup_data(
             cfg.dataset, cfg.batch_size, shuffle=cfg.get("shuffle", True), **cfg.get("dataloader", {})
         )
+        if self.rank == 0:
+            folder = cfg.checkpointer.get("checkpoint_dir", "")
+            check_template(self.tokenizer, self.data.dataset, folder, cfg.get("check_template", "error"))
         self.data_val = None
         if cfg.get("dataset_val") is not None:
             self.data_val = self._setup_data(cfg.dataset_val, cfg.get("batch_size_val") or cfg.batch_size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from torchtune.data._check_template import check_template
 from torchtune.data._common import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.data._masking import MaskingStrategy, mask_messages
 from torchtune.data._message import Message, Role, ToolCall
@@ -58,6 +59,7 @@ __all__ = [
     "SummarizeTemplate",
     "ToolCall",
     "check_rows",
+    "check_template",
     "format_content_with_images",
     "left_pad_sequence",
     "load_image",
