@@ -55,6 +55,7 @@ from torchtune.training._profiler import (
     setup_torch_profiler,
 )
 from torchtune.training._qat import prepare_qat, set_fake_quant
+from torchtune.training._recipe import PolicyRecipe, Trained, build_model, run_recipe
 from torchtune.training._rng import get_rng_state, set_rng_state
 from torchtune.training._sharding import (
     gather_cpu_state_dict,
@@ -143,12 +144,14 @@ __all__ = [
     "PROFILER_KEY",
     "ParallelDims",
     "Parallelism",
+    "PolicyRecipe",
     "RNG_KEY",
     "ResumableSampler",
     "SEED_KEY",
     "STEPS_KEY",
     "StepLoss",
     "TOTAL_EPOCHS_KEY",
+    "Trained",
     "TrainingProgress",
     "VALID_BACKENDS_FOR_MEMORY_STATS",
     "VAL_DATALOADER_KEY",
@@ -157,6 +160,7 @@ __all__ = [
     "apply_selective_activation_checkpointing",
     "barrier",
     "build_dataloader",
+    "build_model",
     "build_objective",
     "check_validation_ends",
     "cleanup_before_training",
@@ -195,6 +199,7 @@ __all__ = [
     "prepare_qat",
     "progress_bar",
     "register_optim_in_bwd_hooks",
+    "run_recipe",
     "scale_grads",
     "scale_grads_",
     "set_activation_checkpointing",

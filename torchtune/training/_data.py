@@ -99,11 +99,10 @@ class _Filled(Dataset):
         if index != FILLER:
             return self.dataset[index]
         row = dict(self.dataset[0])
-        labels = row["labels"]
-        if isinstance(labels, torch.Tensor):
-            row["labels"] = torch.full_like(labels, _IGNORE_INDEX)
-        else:
-            row["labels"] = [_IGNORE_INDEX] * len(labels)
+        for key in [key for key in row if key.endswith("labels")]:  # preference rows have two
+            labels = row[key]
+            whole = isinstance(labels, torch.Tensor)
+            row[key] = torch.full_like(labels, _IGNORE_INDEX) if whole else [_IGNORE_INDEX] * len(labels)
         return row
 
 

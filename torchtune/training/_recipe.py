@@ -1,0 +1,379 @@
+"""What recipes share besides their loops: models with their weights, optimizers, checkpoints, logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from torchtune import config
+from torchtune.modules.peft import get_adapter_params, set_trainable_params
+from torchtune.modules.transformer import TransformerSelfAttentionLayer
+from torchtune.training._activation_offloading import get_act_offloading_ctx_manager
+from torchtune.training._adapter import finish_adapter, get_adapter_config, initial_adapter
+from torchtune.training._compile import compile_model
+from torchtune.training._data import load_loader_state, loader_state
+from torchtune.training._distributed import get_world_size_and_rank
+from torchtune.training._grad_scaler import clip_grad_norm, scale_grads_
+from torchtune.training._model_util import disable_dropout
+from torchtune.training._parallelism import Parallelism
+from torchtune.training._rng import set_rng_state
+from torchtune.training._sharding import (
+    load_from_full_model_state_dict,
+    load_from_full_optimizer_state_dict,
+    validate_no_params_on_meta_device,
+)
+from torchtune.training._step import CheckpointSchedule, LossAccumulator, StepLoss
+from torchtune.training.activations import apply_selective_activation_checkpointing
+from torchtune.training.checkpointing._checkpoint_client import CheckpointClient, TrainingProgress
+from torchtune.training.checkpointing._utils import (
+    ADAPTER_KEY,
+    DATALOADER_KEY,
+    EPOCHS_KEY,
+    LR_SCHEDULER_KEY,
+    MODEL_KEY,
+    OPT_KEY,
+    RNG_KEY,
+    STEPS_KEY,
+)
+from torchtune.training.lr_schedulers import get_lr
+from torchtune.training.memory import (
+    InBackwardSchedule,
+    create_optim_in_bwd_wrapper,
+    get_memory_stats,
+    register_optim_in_bwd_hooks,
+    set_activation_checkpointing,
+)
+from torchtune.training.precision import get_dtype, set_default_dtype
+from torchtune.training.seed import set_seed
+from torchtune.utils import get_device, get_logger
+
+log = get_logger("INFO")
+
+
+def build_model(
+    cfg: DictConfig,
+    model: DictConfig,
+    state: dict[str, Any],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int = 0,
+) -> nn.Module:
+    """Builds a model without memory, shards it where there are several ranks, and gives it its weights.
+
+    Adapters, where the model has any, are then all that is trained; dropout is off.
+
+    Args:
+        cfg: the run's settings: compile, activation checkpointing, sharding.
+        model: the model's component.
+        state: what a checkpointer loads; ``model`` and ``adapter`` are taken out of it.
+        device: where the weights go.
+        dtype: of the weights.
+        seed: of a new adapter.
+
+    Returns:
+        The model, in training mode.
+    """
+    _, rank = get_world_size_and_rank()
+    with set_default_dtype(dtype), torch.device("meta"):
+        built = config.instantiate(model)
+    disable_dropout(built)
+    weights = {**state.pop(MODEL_KEY)}
+    has_adapter, new_adapter = get_adapter_config(built) is not None, ADAPTER_KEY not in state
+    if has_adapter:
+        with set_default_dtype(dtype):
+            weights.update(initial_adapter(built, seed) if new_adapter else state.pop(ADAPTER_KEY))
+        set_trainable_params(built, get_adapter_params(built))
+    if cfg.get("compile"):
+        compile_model(built, verbose=rank == 0)
+    if cfg.get("ac_mode"):
+        apply_selective_activation_checkpointing(built, cfg.ac_mode, cfg.get("ac_option"))
+    elif cfg.get("enable_activation_checkpointing"):
+        set_activation_checkpointing(built, auto_wrap_policy={TransformerSelfAttentionLayer})
+    offload = cfg.get("fsdp_cpu_offload", False)
+    Parallelism(cfg, device).shard(built)
+    load_from_full_model_state_dict(built, weights, device, strict=True, cpu_offload=offload)
+    if has_adapter and new_adapter:
+        finish_adapter(built)
+    validate_no_params_on_meta_device(built)
+    return built.train()
+
+
+class Trained:
+    """A model with its optimizer, schedule and checkpoints.
+
+    Args:
+        cfg: the run's settings.
+        model: the config key of the model's component.
+        checkpointer: the config key of its checkpointer.
+        device: where it trains.
+        dtype: of its weights.
+        seed: of a new adapter.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, model: str, checkpointer: str, *, device: torch.device, dtype: torch.dtype, seed: int
+    ) -> None:
+        self.cfg, self.device = cfg, device
+        own = cfg
+        if checkpointer != "checkpointer":
+            own = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[assignment]
+            own.checkpointer = own[checkpointer]
+        self.checkpoints = CheckpointClient(own)
+        self._state = self.checkpoints.load_base_checkpoint()
+        self.model = build_model(cfg, cfg[model], self._state, device=device, dtype=dtype, seed=seed)
+        self.adapter_config = get_adapter_config(self.model)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.activations = get_act_offloading_ctx_manager(
+            self.model,
+            cfg.get("enable_activation_offloading", False),
+            cfg.get("activation_offloading_use_streams", True),
+        )
+        self.in_backward = bool(cfg.get("optimizer_in_bwd", False))
+        self.optimizer = self._optimizer()
+        self.lr_scheduler: Any = None
+        self.losses = LossAccumulator(device)
+
+    def _optimizer(self) -> Any:
+        if not self.in_backward:
+            return config.instantiate(self.cfg.optimizer, self.parameters)
+        optimizers = {param: config.instantiate(self.cfg.optimizer, [param]) for param in self.parameters}
+        register_optim_in_bwd_hooks(model=self.model, optim_dict=optimizers)
+        return create_optim_in_bwd_wrapper(model=self.model, optim_dict=optimizers)
+
+    def schedule(self, num_training_steps: int) -> None:
+        """Makes the learning rate schedule that the config names, if it does."""
+        if self.cfg.get("lr_scheduler") is None:
+            return
+        build = partial(config.instantiate, self.cfg.lr_scheduler, num_training_steps=num_training_steps)
+        if self.in_backward:
+            first = next(iter(self.optimizer.optim_map.values()))
+            self.lr_scheduler = InBackwardSchedule(self.optimizer, build(first))
+        else:
+            self.lr_scheduler = build(self.optimizer)
+
+    def backward(self, loss: torch.Tensor, weight: torch.Tensor | int) -> None:
+        """Adds a micro-batch's gradients.
+
+        Args:
+            loss: its mean loss.
+            weight: how many tokens or rows that is the mean of.
+        """
+        count = self.losses.add_normalized if self.in_backward else self.losses.add
+        count(loss, weight).backward()
+
+    def step(self, max_norm: float | None = None) -> tuple[StepLoss, float | None]:
+        """An optimizer step on the gradients of the micro-batches since the last.
+
+        Args:
+            max_norm: norm that the gradients are clipped to.
+
+        Returns:
+            The loss over all ranks, and the norm of the gradients where it is clipped.
+        """
+        step, norm = self.losses.finish(), None
+        if not self.in_backward:
+            scale_grads_(self.parameters, step.grad_scale)
+            if max_norm is not None:
+                norm = float(clip_grad_norm(self.parameters, float(max_norm)))
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        if self.lr_scheduler is not None:
+            self.lr_scheduler.step()
+        return step, norm
+
+    def resume(self) -> dict[str, Any]:
+        """Puts optimizer and schedule where the saved run left them.
+
+        Returns:
+            The saved counters and positions.
+        """
+        state = self._state
+        if self.checkpoints.resumes_from_distributed:
+            state = self.checkpoints.load_distributed_checkpoint(self.model, self.optimizer, self.adapter_config)
+        else:
+            load_from_full_optimizer_state_dict(self.model, self.optimizer, state[OPT_KEY], self.device)
+        if self.lr_scheduler is not None and state.get(LR_SCHEDULER_KEY) is not None:
+            self.lr_scheduler.load_state_dict(state[LR_SCHEDULER_KEY])
+        return state
+
+
+class PolicyRecipe:
+    """What the recipes on preferences and rewards share. A recipe adds ``setup`` and its loop, ``train``.
+
+    Args:
+        cfg: the run's settings.
+
+    Raises:
+        ValueError: if settings contradict each other; the message names the keys.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg = cfg
+        log.setLevel(cfg.get("log_level", "INFO"))
+        self.device = get_device(cfg.device)
+        self.dtype = get_dtype(cfg.dtype, device=self.device)
+        self.world_size, self.rank = get_world_size_and_rank()
+        self.accumulation_steps = cfg.get("gradient_accumulation_steps", 1)
+        self.epochs_run = self.global_step = 0
+        self.steps_per_epoch = self.total_epochs = 1
+        self.data: Any = None
+        self.trained: dict[str, Trained] = {}
+        if cfg.get("optimizer_in_bwd") and (cfg.get("clip_grad_norm") is not None or self.accumulation_steps > 1):
+            raise ValueError(
+                "optimizer_in_bwd: true steps each parameter as soon as its gradient is there, so it allows neither "
+                f"clip_grad_norm (is {cfg.get('clip_grad_norm')}) nor gradient_accumulation_steps > 1 (is "
+                f"{self.accumulation_steps}); set these to null and 1, or optimizer_in_bwd: false"
+            )
+        if cfg.get("enable_activation_offloading") and not cfg.get("enable_activation_checkpointing"):
+            raise ValueError("enable_activation_offloading: true needs enable_activation_checkpointing: true")
+
+    def begin(self) -> None:
+        """Seeds the generators, makes logger, tokenizer and profiler."""
+        cfg = self.cfg
+        self.seed = set_seed(cfg.get("seed"), debug_mode=cfg.get("cudnn_deterministic_mode"))
+        self.metric_logger = None
+        if self.rank == 0:
+            self.metric_logger = config.instantiate(cfg.metric_logger)
+            self.metric_logger.log_config(cfg)
+        self.tokenizer = config.instantiate(cfg.tokenizer)
+
+    def train_model(self, model: str, checkpointer: str) -> Trained:
+        """A model to train, by the config keys of its component and its checkpointer."""
+        trained = Trained(
+            self.cfg, model, checkpointer, device=self.device, dtype=self.dtype, seed=getattr(self, "seed", 0)
+        )
+        self.trained[model] = trained
+        if self.rank == 0:
+            count = sum(p.numel() for p in trained.parameters)
+            total = sum(p.numel() for p in trained.model.parameters())
+            log.info("Training %s of %s parameters of %s", f"{count:,}", f"{total:,}", model)
+        return trained
+
+    def frozen_model(self, model: str, checkpointer: str) -> nn.Module:
+        """A model that only answers, by the config keys of its component and its checkpointer.
+
+        Raises:
+            ValueError: if the checkpointer is missing.
+        """
+        if self.cfg.get(checkpointer) is None:
+            raise ValueError(
+                f"{checkpointer} is not set; it says where the weights of the frozen model are. Copy `checkpointer`, with "
+                "the weights that training starts from"
+            )
+        state = config.instantiate(self.cfg[checkpointer]).load_checkpoint()
+        built = build_model(self.cfg, self.cfg[model], state, device=self.device, dtype=self.dtype)
+        return built.requires_grad_(False).eval()
+
+    def plan(self, steps_per_epoch: int, total_epochs: int, updates_per_step: int = 1) -> None:
+        """Says how long the run is, and makes what depends on that: schedules of learning rates and checkpoints."""
+        self.steps_per_epoch, self.total_epochs = steps_per_epoch, total_epochs
+        self.total_steps = steps_per_epoch * total_epochs
+        for trained in self.trained.values():
+            trained.schedule(self.total_steps * updates_per_step)
+        self.save_schedule = CheckpointSchedule(
+            self.cfg.get("save_every_n_steps"), self.cfg.get("save_every_n_epochs", 1), total_epochs
+        )
+
+    def resume(self) -> None:
+        """Puts everything where the saved run left it, if the config asks for that."""
+        if not self.cfg.get("resume_from_checkpoint"):
+            return
+        state = [trained.resume() for trained in self.trained.values()][0]
+        self.epochs_run = state[EPOCHS_KEY]
+        self.global_step = state.get(STEPS_KEY, self.epochs_run * self.steps_per_epoch)
+        if state.get(DATALOADER_KEY) is not None:
+            load_loader_state(self.data, state[DATALOADER_KEY])
+        if state.get(RNG_KEY) is not None:
+            set_rng_state(state[RNG_KEY])
+        place = (self.global_step, self.total_steps, self.epochs_run + 1, self.total_epochs)
+        log.info("Resumed at step %d of %d, epoch %d of %d", *place)
+
+    def after_step(self, epoch: int) -> None:
+        """Saves where a step of this epoch is one to save at."""
+        at_end = self.global_step == self.steps_per_epoch * (epoch + 1) and self.save_schedule.after_epoch(epoch)
+        if self.save_schedule.after_step(self.global_step) and not at_end:
+            self.save_checkpoint(dir_prefix="step")
+
+    def after_epoch(self, epoch: int) -> None:
+        """Counts an epoch, and saves where it is one to save at."""
+        self.epochs_run = epoch + 1
+        if self.save_schedule.after_epoch(epoch):
+            self.save_checkpoint()
+
+    def save_checkpoint(self, dir_prefix: str = "epoch", **_: Any) -> None:
+        """Writes every trained model, and, if the run goes on, what a resume needs."""
+        for trained in self.trained.values():
+            progress = TrainingProgress(
+                seed=self.seed,
+                epochs_run=self.epochs_run,
+                total_epochs=self.total_epochs,
+                max_steps_per_epoch=self.cfg.get("max_steps_per_epoch") or -1,
+                steps_run=self.global_step,
+                total_training_steps=self.total_steps,
+                dataloader_state_dict=loader_state(self.data) if dir_prefix == "step" else None,
+                lr_scheduler_state_dict=None if trained.lr_scheduler is None else trained.lr_scheduler.state_dict(),
+            )
+            trained.checkpoints.save_checkpoint(
+                model=trained.model,
+                optimizer=trained.optimizer,
+                training_progress=progress,
+                epoch=max(self.epochs_run - 1, 0),
+                adapter_config=trained.adapter_config,
+                adapter_only=self.cfg.get("save_adapter_weights_only", False),
+                single_device=self.world_size == 1,
+                dir_prefix=dir_prefix,
+            )
+
+    def log_metrics(self, metrics: dict[str, float], started: float | None = None) -> None:
+        """Logs every ``log_every_n_steps`` steps, on rank 0.
+
+        Args:
+            metrics: values by name.
+            started: when the step began, by ``time.perf_counter``.
+        """
+        every = self.cfg.get("log_every_n_steps", 1)
+        if self.metric_logger is None or not every or self.global_step % every:
+            return
+        metrics = {**metrics, "lr": get_lr(next(iter(self.trained.values())).optimizer)}
+        if started is not None:
+            metrics["seconds_per_step"] = time.perf_counter() - started
+        if self.cfg.get("log_peak_memory_stats") and self.device.type != "cpu":
+            metrics.update(get_memory_stats(device=self.device))
+        self.metric_logger.log_dict(metrics, step=self.global_step)
+
+    def cleanup(self, **_: Any) -> None:
+        """Closes the logger and the process group."""
+        if self.metric_logger is not None:
+            self.metric_logger.close()
+        for trained in self.trained.values():
+            trained.checkpoints.wait()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def run_recipe(recipe_class: type[Any], cfg: DictConfig, keys: Sequence[str] | set[str]) -> None:
+    """Runs a recipe from its config to its end.
+
+    Args:
+        recipe_class: makes the recipe of the config.
+        cfg: the run's settings.
+        keys: the config keys that the recipe reads.
+    """
+    from torchtune.training._distributed import get_distributed_backend, init_distributed, is_distributed
+
+    config.check_keys(cfg, keys)
+    if is_distributed():
+        init_distributed(backend=get_distributed_backend(cfg.device, cfg.get("fsdp_cpu_offload", False)))
+    config.log_config(recipe_name=recipe_class.__name__, cfg=cfg)
+    recipe = recipe_class(cfg)
+    recipe.setup()
+    recipe.train()
+    recipe.cleanup()
