@@ -2,8 +2,9 @@
 
     tune run generate --config generation prompt.user="Tell me a joke."
     tune run generate --config quickstart/generation tools=./tools.json prompt.user="Weather in Oslo?"
+    tune run --nproc-per-node 8 dev/generate_v2_distributed --config llama3_3/70B_generation_distributed
 
-With ``messages`` or ``tools`` the conversation is written in the model's official format, and the answer is printed as the
+In several processes the layers are split over them (tensor parallel). With ``messages`` or ``tools`` the conversation is written in the model's official format, and the answer is printed as the
 message it parses to: content, reasoning and tool calls, as JSON.
 """
 
@@ -13,10 +14,12 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 
 from torchtune import config, training, utils
@@ -25,7 +28,8 @@ from torchtune.generation import generate
 
 CONFIG_KEYS = {
     "output_dir", "model", "tokenizer", "checkpointer", "quantizer", "prompt", "messages", "tools", "max_new_tokens",
-    "temperature", "top_k", "enable_kv_cache", "device", "dtype", "seed", "cudnn_deterministic_mode",
+    "temperature", "top_k", "enable_kv_cache", "device", "dtype", "seed", "cudnn_deterministic_mode", "log_level",
+    "tensor_parallel_plan", "use_distributed_state_dict", "use_flex",
 }  # fmt: skip
 
 log = utils.get_logger("INFO")
@@ -48,29 +52,33 @@ def read_json(value: Any, key: str) -> Any:
     raise ValueError(f"{key}: expected a list, a JSON string or a file name, found {type(value).__name__}")
 
 
+def text_of(user: Mapping[str, Any]) -> str:
+    """The text of a prompt that is written as ``text`` and ``image``."""
+    if user.get("image") is not None:
+        raise ValueError("prompt.user.image: this recipe answers text; leave the image out")
+    return str(user["text"])
+
+
 class InferenceRecipe:
     """One generation, as its config says.
 
     Args:
         cfg: the settings; ``prompt`` (a text, or ``system`` and ``user`` texts) or ``messages`` (OpenAI form), and ``tools``.
+            ``use_distributed_state_dict`` and ``use_flex`` are accepted for old configs: weights are mapped from their files
+            on every rank in any case.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg = cfg
         self.device = utils.get_device(cfg.device)
         self.dtype = training.get_dtype(cfg.dtype, device=self.device)
-        training.set_seed(cfg.get("seed"), cfg.get("cudnn_deterministic_mode"))
+        self.world_size, self.rank = training.get_world_size_and_rank()
+        log.setLevel(cfg.get("log_level", "INFO"))
+        self.seed = training.set_seed(cfg.get("seed"), cfg.get("cudnn_deterministic_mode"))
 
     def setup(self) -> None:
         """Loads model and tokenizer."""
-        checkpointer = config.instantiate(self.cfg.checkpointer)
-        weights = checkpointer.load_checkpoint()[training.MODEL_KEY]
-        with training.set_default_dtype(self.dtype), torch.device("meta"):
-            self.model = config.instantiate(self.cfg.model)
-        training.load_from_full_model_state_dict(self.model, weights, self.device, strict=True)
-        if self.cfg.get("quantizer"):
-            self.model = config.instantiate(self.cfg.quantizer).quantize(self.model)
-        self.model.eval()
+        self.model = training.load_model(self.cfg, self.device, self.dtype)
         self.tokenizer = config.instantiate(self.cfg.tokenizer)
 
     def conversation(self) -> tuple[list[Message], list[dict[str, Any]] | None]:
@@ -82,6 +90,8 @@ class InferenceRecipe:
             texts = (
                 {"user": prompt} if isinstance(prompt, str) else {role: prompt.get(role) for role in ("system", "user")}
             )
+            if isinstance(texts["user"], Mapping):
+                texts["user"] = text_of(texts["user"])
             messages = [{"role": role, "content": text} for role, text in texts.items() if text is not None]
         sample = OpenAIToMessages()({"messages": messages, "tools": tools})
         validate_messages(sample["messages"], sample.get("tools"), inference=True)
@@ -118,14 +128,20 @@ class InferenceRecipe:
             temperature=self.cfg.temperature,
             top_k=self.cfg.top_k,
             stop_tokens=stops,
+            rng=self._shared_draws(),
         )
         seconds = time.perf_counter() - started
         answer = output[0, len(tokens) :].tolist()
         emitted = [*itertools.takewhile(lambda token: token not in stops, answer)]
         text = self._show(answer[: len(emitted) + 1], emitted)
-        print(text)
-        log.info("%d tokens in %.2f s: %.1f tokens/s", len(emitted), seconds, len(emitted) / seconds)
+        if self.rank == 0:
+            print(text)
+            log.info("%d tokens in %.2f s: %.1f tokens/s", len(emitted), seconds, len(emitted) / seconds)
         return text
+
+    def _shared_draws(self) -> torch.Generator | None:
+        """Random numbers that are the same on all ranks, where there are several."""
+        return torch.Generator(self.device).manual_seed(self.seed) if self.world_size > 1 else None
 
     def _show(self, with_end: list[int], emitted: list[int]) -> str:
         if not self.structured:
@@ -136,10 +152,14 @@ class InferenceRecipe:
 @config.parse
 def main(cfg: DictConfig) -> None:
     config.check_keys(cfg, CONFIG_KEYS)
+    if training.is_distributed():
+        training.init_distributed(backend=training.get_distributed_backend(cfg.device))
     config.log_config(recipe_name="InferenceRecipe", cfg=cfg)
     recipe = InferenceRecipe(cfg)
     recipe.setup()
     recipe.generate()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

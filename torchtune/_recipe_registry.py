@@ -35,7 +35,18 @@ _RECIPES = (
     ("full_finetune_distributed", "finetune.py", True),
     ("lora_finetune_single_device", "finetune.py", False),
     ("lora_finetune_distributed", "finetune.py", True),
+    ("dev/lora_finetune_distributed_multi_dataset", "finetune.py", True),
     ("generate", "generate.py", False),
+    ("dev/generate_v2", "generate.py", False),
+    ("dev/generate_v2_distributed", "generate.py", True),
+    ("dev/early_exit_finetune_distributed", "finetune.py", True),
+    ("eleuther_eval", "eleuther_eval.py", False),
+    ("quantize", "quantize.py", False),
+    ("qat_single_device", "finetune.py", False),
+    ("qat_distributed", "finetune.py", True),
+    ("qat_lora_finetune_distributed", "finetune.py", True),
+    ("knowledge_distillation_single_device", "finetune.py", False),
+    ("knowledge_distillation_distributed", "finetune.py", True),
 )
 
 

@@ -1,7 +1,8 @@
 """Writes the configs: a checkpoint is a row, a method is a row, and ``settings`` says where a pair differs.
 
 ``python -m recipes.catalog`` writes ``recipes/configs/**.yaml`` and the index behind ``tune ls``; what it writes is
-committed, and a test holds the two equal. To add a size, add a row to ``checkpoints``; to add a method, one to ``methods``.
+committed, and a test holds the two equal. To add a size, add a row to ``checkpoints``; to add a method, one to ``methods``;
+a config that differs little from another is a row of ``variants``. ``generation`` and ``evaluation`` are for models as they are.
 Configs that are written by hand stand in ``HAND_WRITTEN``.
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 from recipes.catalog._render import render
 from recipes.catalog._values import config_values
 from recipes.catalog.checkpoints import CHECKPOINTS
+from recipes.catalog.evaluation import evaluation_configs
 from recipes.catalog.generation import generation_configs
 from recipes.catalog.methods import METHODS
+from recipes.catalog.variants import variant_configs
 
 # recipe -> configs that no table makes
 HAND_WRITTEN: dict[str, tuple[str, ...]] = {
@@ -27,6 +30,11 @@ WAITING: frozenset[str] = frozenset()
 _READY = tuple(checkpoint for checkpoint in CHECKPOINTS if checkpoint.name.split("/")[0] not in WAITING)
 
 
+def _others() -> dict[str, tuple[str, str]]:
+    """Recipe and text of the configs that are no checkpoint with a method."""
+    return variant_configs(WAITING) | generation_configs(WAITING) | evaluation_configs(WAITING)
+
+
 def written_configs() -> dict[str, str]:
     """Every config that the catalog writes: its name (``llama3_2/1B_lora``) and its text."""
     texts = {
@@ -34,7 +42,7 @@ def written_configs() -> dict[str, str]:
         for checkpoint in _READY
         for method in checkpoint.methods
     }
-    return texts | generation_configs()
+    return texts | {name: text for name, (_, text) in _others().items()}
 
 
 def index() -> dict[str, list[str]]:
@@ -44,7 +52,8 @@ def index() -> dict[str, list[str]]:
         for method in checkpoint.methods:
             for recipe in METHODS[method].recipes:
                 listed.setdefault(recipe, []).append(f"{checkpoint.name}_{method}")
-    listed["generate"] = list(generation_configs())
+    for name, (recipe, _) in _others().items():
+        listed.setdefault(recipe, []).append(name)
     for recipe, names in HAND_WRITTEN.items():
         listed[recipe] += names
     return listed

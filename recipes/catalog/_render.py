@@ -27,12 +27,16 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "data_parallel_replicate_dim",
         ),
     ),
+    ("Rounds weights and inputs while training, as a quantized model will", ("quantizer", "fake_quant_after_n_steps")),
+    ("The model to learn from", ("teacher_model", "teacher_checkpointer")),
     ("", ("tokenizer",)),
     ("", ("checkpointer", "resume_from_checkpoint", "save_adapter_weights_only")),
     ("", ("dataset", "seed", "shuffle", "collate_fn", "batch_size")),
     ("Loss on held-out rows; null turns it off", ("run_val_every_n_steps", "dataset_val", "batch_size_val")),
     ("Calls on held-out conversations, scored at the start, every so many steps, and at the end", ("eval_tool_calls",)),
-    ("", ("optimizer", "optimizer_in_bwd", "lr_scheduler", "loss")),
+    ("Mixed by their weights", ("datasets", "dataloader")),
+    ("", ("optimizer", "optimizer_in_bwd", "lr_scheduler", "loss", "kd_loss", "kd_ratio")),
+    ("LayerSkip: losses of early layers, and layers skipped at random", ("early_exit_loss", "layer_dropout")),
     ("", ("epochs", "max_steps_per_epoch", "gradient_accumulation_steps", "clip_grad_norm")),
     (
         "",
@@ -42,6 +46,8 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "compile",
             "enable_activation_checkpointing",
             "enable_activation_offloading",
+            "ac_mode",
+            "ac_option",
             "custom_sharded_layers",
             "fsdp_cpu_offload",
             "low_cpu_ram",
@@ -64,6 +70,10 @@ REMARKS = {
     "checkpointer.recipe_checkpoint": "state of the run, to resume from",
     "save_adapter_weights_only": "true leaves the merged model out",
     "dataset.packed": "true joins rows up to tokenizer.max_seq_len, which is faster",
+    "kd_ratio": "share of the teacher in the loss",
+    "quantizer.groupsize": "weights that share a scale",
+    "early_exit_loss.layers": "layers with a loss, as in Python: every fourth",
+    "layer_dropout.prob": "of the last layer",
     "optimizer_in_bwd": "true steps in the backward pass: less memory, no accumulation or clipping",
     "max_steps_per_epoch": "null: all rows",
     "gradient_accumulation_steps": "micro-batches per optimizer step",
@@ -78,7 +88,8 @@ REMARKS = {
 def render(checkpoint: Checkpoint, method: Method, values: dict[str, Any]) -> str:
     """The text of a fine-tuning config: how to get the weights, how to run it, then its values."""
     name = f"{checkpoint.name}_{method.name}"
-    return render_values((_download(checkpoint), _run(name, checkpoint, method, values)), SECTIONS, values)
+    run = run_line(name, method.recipes, checkpoint.processes, values, method.nodes)
+    return render_values((f"Weights: {download(checkpoint)}", run), SECTIONS, values)
 
 
 def render_values(
@@ -100,25 +111,30 @@ def render_values(
     return "\n\n".join(blocks) + "\n"
 
 
-def _download(checkpoint: Checkpoint) -> str:
+def download(checkpoint: Checkpoint, repo: str = "") -> str:
+    """The command that gets a checkpoint's weights, or those of another repository into a folder of its name."""
     family = checkpoint.family
-    command = f"Weights: tune download {checkpoint.repo} --output-dir {checkpoint.folder.rstrip('/')}"
-    if family.ignore:
+    folder = f"/tmp/{repo.split('/')[1]}" if repo else checkpoint.folder.rstrip("/")
+    command = f"tune download {repo or checkpoint.repo} --output-dir {folder}"
+    if family.ignore and not repo:
         command += f' --ignore-patterns "{family.ignore}"'
-    return command + (" --hf-token <HF_TOKEN>" if family.gated else "")
+    gated = repo.startswith("meta-llama/") if repo else family.gated
+    return command + (" --hf-token <HF_TOKEN>" if gated else "")
 
 
-def _run(name: str, checkpoint: Checkpoint, method: Method, values: dict[str, Any]) -> str:
+def run_line(name: str, recipes: Iterable[str], processes: int, values: dict[str, Any], nodes: int = 1) -> str:
+    """The second line of a config: how to run it."""
     commands = []
-    for recipe in method.recipes:
+    for recipe in recipes:
         options = ""
-        if method.nodes > 1:
-            options = f"--nnodes {method.nodes} --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint <HOST:PORT> "
-        elif recipe.endswith("_distributed"):
-            options = f"--nproc-per-node {checkpoint.processes} "
+        if nodes > 1:
+            options = f"--nnodes {nodes} --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint <HOST:PORT> "
+        elif "distributed" in recipe:
+            options = f"--nproc-per-node {processes} "
         commands.append(f"tune run {options}{recipe} --config {name}")
-    needs_bitsandbytes = values["optimizer"]["_component_"].startswith("bitsandbytes")
-    return f"Run: {'  or  '.join(commands)}" + ("  (needs: pip install bitsandbytes)" if needs_bitsandbytes else "")
+    optimizer = values.get("optimizer", {}).get("_component_", "")
+    needs = "  (needs: pip install bitsandbytes)" if optimizer.startswith("bitsandbytes") else ""
+    return f"Run: {'  or  '.join(commands)}{needs}"
 
 
 def _lines(key: str, value: Any, path: str, depth: int) -> list[str]:
@@ -127,11 +143,19 @@ def _lines(key: str, value: Any, path: str, depth: int) -> list[str]:
     if isinstance(value, dict):
         inner = [line for k, v in value.items() for line in _lines(k, v, f"{path}.{k}", depth + 1)]
         return [f"{indent}{key}:", *inner]
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [f"{indent}{key}:", *(line for item in value for line in _item_lines(item, path, depth))]
     if isinstance(value, list) and len(value) > 1 and all(len(str(v)) > 20 for v in value):
         return [f"{indent}{key}:", *(f"{indent}  - {_scalar(v)}" for v in value)]
     if isinstance(value, list):
         return [f"{indent}{key}: [{', '.join(map(_scalar, value))}]{remark}"]
     return [f"{indent}{key}: {_scalar(value)}{remark}"]
+
+
+def _item_lines(item: dict[str, Any], path: str, depth: int) -> list[str]:
+    """An item of a list of sections."""
+    lines = [line for k, v in item.items() for line in _lines(k, v, f"{path}.{k}", depth + 2)]
+    return ["  " * (depth + 1) + "- " + lines[0].lstrip(), *lines[1:]]
 
 
 def _scalar(value: Any) -> str:

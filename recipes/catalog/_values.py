@@ -46,6 +46,26 @@ def config_values(checkpoint: Checkpoint, method: Method) -> dict[str, Any]:
     return values
 
 
+def inference_values(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The model, its tokenizer and its weights, to generate or evaluate with."""
+    family, folder = checkpoint.family, checkpoint.folder.rstrip("/")
+    files = family.tokenizer_files | checkpoint.tokenizer_files
+    return {
+        "output_dir": "./",
+        "model": {"_component_": f"torchtune.models.{family.module}.{checkpoint.builder}"},
+        "tokenizer": {"_component_": f"torchtune.models.{family.tokenizer}"}
+        | {key: f"{folder}/{file}" for key, file in files.items()}
+        | {"max_seq_len": None},
+        "checkpointer": {
+            "_component_": "torchtune.training.FullModelHFCheckpointer",
+            "checkpoint_dir": checkpoint.folder,
+            "checkpoint_files": checkpoint.weights,
+            "output_dir": "${output_dir}",
+            "model_type": family.model_type,
+        },
+    }
+
+
 def apply(values: dict[str, Any], settings: str) -> None:
     """Applies settings to nested dicts, in place and in order."""
     for setting in _expanded(settings):

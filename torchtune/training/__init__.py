@@ -29,6 +29,7 @@ from torchtune.training._distributed import (
     set_torch_num_threads,
 )
 from torchtune.training._grad_scaler import clip_grad_norm, scale_grads, scale_grads_
+from torchtune.training._inference import is_quantized, load_model
 from torchtune.training._model_util import disable_dropout
 from torchtune.training._objectives import (
     Distillation,
@@ -190,9 +191,11 @@ __all__ = [
     "init_distributed",
     "initial_adapter",
     "is_distributed",
+    "is_quantized",
     "load_from_full_model_state_dict",
     "load_from_full_optimizer_state_dict",
     "load_loader_state",
+    "load_model",
     "loader_state",
     "log_memory_stats",
     "prepare_mha_for_tp",
