@@ -354,7 +354,9 @@ def plain_conversations(seed: int) -> Iterator[Row]:
                 b.say("assistant", f"It is {facts[key]}.")
             elif task == 4:
                 parts = [{k: v} for k, v in facts.items()][: rng.randint(1, 2)]
-                b.say("user", f"Write between tags: {', '.join(f'{k}: {v}' for part in parts for k, v in part.items())}")
+                b.say(
+                    "user", f"Write between tags: {', '.join(f'{k}: {v}' for part in parts for k, v in part.items())}"
+                )
                 b.say("assistant", "\n".join(f"<tool_call>\n{json.dumps(part)}\n</tool_call>" for part in parts))
             elif task == 5:
                 listed_names = rng.sample(names, rng.randint(1, 3))
