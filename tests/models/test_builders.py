@@ -53,7 +53,8 @@ FAMILIES = {
 
 def _builders(family: str) -> list[Any]:
     module = importlib.import_module(f"torchtune.models.{family}")
-    return [getattr(module, name) for name in module.__all__ if hasattr(getattr(module, name), "__signature__")]
+    names = [name for name in module.__all__ if not name.endswith("_tokenizer")]
+    return [getattr(module, name) for name in names if hasattr(getattr(module, name), "__signature__")]
 
 
 def _names(model: nn.Module, kind: type) -> set[str]:

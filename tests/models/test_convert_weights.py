@@ -209,7 +209,7 @@ def test_a_config_json_says_what_to_build() -> None:
     "change, message",
     [
         ({"model_type": "mamba"}, "model_type 'mamba'"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "RoPE scaling 'yarn'"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, "RoPE scaling 'dynamic'"),
         ({"hidden_act": "relu"}, "hidden_act 'relu'"),
         ({"attention_bias": True}, "attention_bias True"),
         ({"model_type": "qwen2", "use_sliding_window": True}, "use_sliding_window True"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from torchtune.generation import generate
@@ -35,6 +38,32 @@ _LLAMA3_SCALING = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
+}
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e6,
+    "factor": 4.0,
+    "beta_fast": 16.0,
+    "beta_slow": 1.0,
+    "original_max_position_embeddings": 32,
+}
+_LAYERS = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+_FACTORS = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.4,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 2.5,
+}
+_PHI4_MINI: dict[str, Any] = {
+    "rms_norm_eps": 1e-5,
+    "hidden_size": 64,
+    "tie_word_embeddings": True,
+    "partial_rotary_factor": 0.75,
+    "rope_scaling": {
+        "type": "longrope",
+        "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+        "long_factor": [1.0, 2.0, 3.0, 4.0, 6.0, 8.0],
+    },
 }
 # Family in the name of a test -> model_type of transformers and what differs from the sizes above.
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -66,7 +95,71 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("phi3", {"rms_norm_eps": 1e-5}),
     "phi3_window": ("phi3", {"rms_norm_eps": 1e-5, "sliding_window": 7}),
     "phi4": ("phi3", {"rms_norm_eps": 1e-5, "rope_parameters": {"rope_type": "default", "rope_theta": 2.5e5}}),
+    "llama_yarn": ("llama", {"rope_parameters": _YARN}),
+    "qwen2_yarn": ("qwen2", {"rope_parameters": {**_YARN, "attention_factor": 1.2}}),
+    "mistral_nemo": ("mistral", {"head_dim": 16, "sliding_window": None}),
+    "ministral": ("ministral", {"head_dim": 16, **_LAYERS}),
+    "gemma3": (
+        "gemma3_text",
+        {
+            "head_dim": 16,
+            "query_pre_attn_scalar": 12,
+            **_LAYERS,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        },
+    ),
+    "smollm3": (
+        "smollm3",
+        {"no_rope_layers": [1, 0, 1], "rope_parameters": {"rope_theta": 5e6}, "tie_word_embeddings": True},
+    ),
+    # LongRoPE: the first is never past its first context, the second always is.
+    "phi4_mini_short": ("phi3", {**_PHI4_MINI, "original_max_position_embeddings": 100}),
+    "phi4_mini_long": ("phi3", {**_PHI4_MINI, "original_max_position_embeddings": 4}),
+    "granite3": ("granite", {"rms_norm_eps": 1e-5, **_FACTORS}),
+    "granite4": (
+        "granitemoehybrid",
+        {
+            "rms_norm_eps": 1e-5,
+            "layer_types": ["attention"] * 3,
+            "num_local_experts": 0,
+            "shared_intermediate_size": 72,
+            "position_embedding_type": "rope",
+            "mamba_n_heads": 12,
+            "tie_word_embeddings": True,
+            **_FACTORS,
+        },
+    ),
+    "qwen3_moe": (
+        "qwen3_moe",
+        {
+            "head_dim": 16,
+            "moe_intermediate_size": 24,
+            "num_experts": 5,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        },
+    ),
+    "qwen3_moe_shares": (
+        "qwen3_moe",
+        {"moe_intermediate_size": 24, "num_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": False},
+    ),
+    "gpt_oss": (
+        "gpt_oss",
+        {
+            "head_dim": 16,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            **_LAYERS,
+            "rope_parameters": {**_YARN, "truncate": False, "rope_theta": 1.5e5},
+        },
+    ),
 }
+# Families with experts, whose adapters stand in tests of their own.
+MIXTURES = ("qwen3_moe", "gpt_oss")
 
 
 @dataclass
@@ -86,7 +179,12 @@ class Pair:
         return model.eval()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        return dict(self.hf.state_dict())
+        """What a published checkpoint holds; transformers keeps experts in other tensors than it writes."""
+        if self.config["model_type"] != "qwen3_moe":
+            return dict(self.hf.state_dict())
+        with tempfile.TemporaryDirectory() as folder:
+            self.hf.save_pretrained(folder)
+            return load_file(Path(folder) / "model.safetensors")
 
 
 def make_pair(name: str, **changes: Any) -> Pair:
@@ -162,7 +260,8 @@ def test_reward_models_equal_transformers(name: str) -> None:
 @pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
 def test_adapters_equal_peft(pair: Pair, use_dora: bool) -> None:
     peft = pytest.importorskip("peft")
-    targets = ["q_proj", "k_proj", "v_proj", "output_proj", "w1", "w2", "w3"]
+    targets = ["q_proj", "k_proj", "v_proj", "output_proj"]
+    targets += ["w1", "w2", "w3"] if pair.config["model_type"] not in MIXTURES else []
     _compare_adapters(pair, peft, targets, use_dora)
 
 
@@ -248,6 +347,23 @@ def test_left_padded_batches_generate_as_transformers(pair: Pair, cached: bool) 
     assert torch.equal(ours, theirs)
 
 
+def _of_each_expert(pair: Pair, grads: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Gradients by the names of a checkpoint: transformers has those of Qwen3's experts in one tensor."""
+    if pair.config["model_type"] != "qwen3_moe":
+        return grads
+    split: dict[str, torch.Tensor] = {}
+    for key, grad in grads.items():
+        names = ("gate", "up") if "gate_up_proj" in key else ("down",)
+        if "experts." not in key:
+            split[key] = grad
+            continue
+        prefix = key.partition("experts.")[0] + "experts."
+        for number, matrices in enumerate(grad):
+            for name, part in zip(names, matrices.chunk(len(names)), strict=True):
+                split[f"{prefix}{number}.{name}_proj.weight"] = part
+    return split
+
+
 def test_gradients_equal_transformers(pair: Pair) -> None:
     tokens = _tokens(batch=1, length=9)
     ours = pair.tune()
@@ -259,7 +375,7 @@ def test_gradients_equal_transformers(pair: Pair) -> None:
         for name, parameter in pair.hf.named_parameters(remove_duplicate=False)
         if parameter.grad is not None
     }
-    expected = pair.family.to_tune(theirs, pair.config)
+    expected = pair.family.to_tune(_of_each_expert(pair, theirs), pair.config)
     found = {name: parameter.grad for name, parameter in ours.named_parameters()}
     assert set(found) == set(expected)
     for name, grad in found.items():

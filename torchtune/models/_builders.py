@@ -15,7 +15,7 @@ from typing import Any, List, Literal  # noqa: UP035
 
 from torch import nn
 
-from torchtune.models._dense import NO_ADAPTER, Adapter, DecoderSpec, dense_decoder, self_attention
+from torchtune.models._dense import NO_ADAPTER, Adapter, DecoderSpec, dense_decoder, plain_spec, self_attention
 from torchtune.modules import TransformerDecoder
 
 Builder = Callable[..., TransformerDecoder]
@@ -60,7 +60,7 @@ SIZE_PARAMETERS: dict[str, str] = {
     "final_capping_value": "soft cap of logits; None for none.",
     "cap_logits": "apply the final cap to the logits, as the released models do; False applies it to the last hidden state.",
     "sliding_window_size": "tokens that every other layer looks back on.",
-    "sliding_window": "tokens that every layer looks back on; None is all.",
+    "sliding_window": "tokens that layers look back on, those with a window where there are two kinds; None is all.",
     "query_pre_attn_scalar": "scores are divided by the root of this; None is ``head_dim``.",
     "decoder_lora": "adapt the decoder's self-attention layers, and its output where asked for.",
     "encoder_lora": "adapt CLIP.",
@@ -93,6 +93,17 @@ SIZE_PARAMETERS: dict[str, str] = {
     "rope_high_freq_factor": "bounds the wavelengths that stay.",
     "old_context_len": "tokens that the model was first trained on.",
     "quantization_kwargs": "further arguments of the NF4 conversion.",
+    "rope_scaling": "how the rotary embedding is stretched, in the words of config.json (``rope_parameters``).",
+    "local_rope_base": "base of the rotary frequencies in layers with a window.",
+    "layer_types": "for each layer ``full_attention`` or ``sliding_attention``; None is the family's own pattern.",
+    "no_rope_layers": "for each layer 0 where it has no positional embedding; None is every fourth.",
+    "softcap": "soft cap of attention scores; None for none.",
+    "final_softcap": "soft cap of logits; None for none.",
+    "normalize_experts": "the weights of a token's experts sum to 1.",
+    "embedding_multiplier": "factor of the embeddings.",
+    "residual_multiplier": "factor of what attention and feed-forward layers add.",
+    "attention_multiplier": "factor of attention scores.",
+    "logits_scaling": "logits are divided by this.",
 }
 _LOGITS = "TransformerDecoder: token ids ``[b, s]`` to logits ``[b, s, vocab_size]``."
 # The order of a size's LoRA parameters, where it isn't that of the table.
@@ -143,6 +154,32 @@ def make_function(
     build.__doc__ = doc
     build.__signature__ = signature  # type: ignore[attr-defined]
     return build
+
+
+def spec_function(**defaults: Any) -> Callable[[Callable[..., DecoderSpec]], SpecFunction]:
+    """Makes a family's spec function of what differs from a plain decoder (Llama's layers, rotary halves apart).
+
+    The decorated function takes the plain ``DecoderSpec`` first, then options of the family, and gives the family's.
+
+    Args:
+        **defaults (Any): defaults of the sizes that all families share, such as ``rope_base``.
+
+    Returns:
+        Callable[[Callable[..., DecoderSpec]], SpecFunction]: the decorator; the spec function takes sizes and options.
+    """
+    shared = inspect.signature(plain_spec).parameters
+    sizes = [p.replace(default=defaults.get(name, p.default)) for name, p in shared.items()]
+
+    def decorate(change: Callable[..., DecoderSpec]) -> SpecFunction:
+        options = list(inspect.signature(change).parameters.values())[1:]
+
+        def build(**kwargs: Any) -> DecoderSpec:
+            return change(plain_spec(**{name: kwargs.pop(name) for name in shared}), **kwargs)
+
+        name, doc = change.__name__, change.__doc__ or ""
+        return make_function(name, change.__module__, [*sizes, *options], doc, build, DecoderSpec)
+
+    return decorate
 
 
 def _lora_parameter(name: str, kind: Any = Parameter.POSITIONAL_OR_KEYWORD, default: Any = ...) -> Parameter:

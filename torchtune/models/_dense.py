@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
+from torchtune.models._rope import ScaledRotaryPositionalEmbeddings
 from torchtune.modules import (
     FeedForward,
     FrozenNF4Linear,
@@ -62,7 +63,10 @@ class DecoderSpec:
         attn_dropout (float): dropout in attention.
         norm_eps (float): epsilon of every norm.
         qkv_bias (tuple[bool, bool, bool]): whether q, k, v have a bias.
+        output_bias (bool): whether the projection after attention has a bias.
         qk_norm (tuple[bool, bool]): whether q, k are normalized per head before RoPE.
+        layer_rope (Callable[[int], Callable[..., nn.Module] | None] | None): from a layer's index, what makes its
+            positional embedding, None for none; where layers differ. Those of one maker share one.
         activation (Callable[[], nn.Module]): of the feed-forward layer.
         norm (Callable[..., nn.Module]): norm layer, from ``dim`` and ``eps``.
         final_norm (Callable[..., nn.Module] | None): the last norm, where it is another one.
@@ -71,6 +75,9 @@ class DecoderSpec:
         mask_mod (Callable[[int], Callable | None] | None): from a layer's index, its change of the mask.
         wrap_layer (Callable[[int, nn.Module], nn.Module] | None): from a layer's index and the layer, what stands in its
             place.
+        feed_forward (Callable[[DecoderSpec, Adapter, int], nn.Module] | None): builds the feed-forward layer of a layer,
+            by its index, where it isn't the gated one.
+        residual_scale (float | None): factor of what attention and feed-forward layers add (Granite).
         post_norms (bool): norms after attention and after the feed-forward layer too (Gemma 2).
         tie_word_embeddings (bool): the output layer uses the embedding's weights.
         output_wrapper (Callable | None): put around the output layer.
@@ -90,7 +97,9 @@ class DecoderSpec:
     attn_dropout: float = 0.0
     norm_eps: float = 1e-5
     qkv_bias: tuple[bool, bool, bool] = (False, False, False)
+    output_bias: bool = False
     qk_norm: tuple[bool, bool] = (False, False)
+    layer_rope: Callable[[int], Callable[..., nn.Module] | None] | None = None
     activation: Callable[[], nn.Module] = nn.SiLU
     norm: Callable[..., nn.Module] = RMSNorm
     final_norm: Callable[..., nn.Module] | None = None
@@ -98,6 +107,8 @@ class DecoderSpec:
     attention: Mapping[str, Any] = field(default_factory=dict)
     mask_mod: Callable[[int], Callable[..., Any] | None] | None = None
     wrap_layer: Callable[[int, nn.Module], nn.Module] | None = None
+    feed_forward: Callable[[DecoderSpec, Adapter, int], nn.Module] | None = None
+    residual_scale: float | None = None
     post_norms: bool = False
     tie_word_embeddings: bool = False
     output_wrapper: Callable[[Any], Any] | None = None
@@ -117,6 +128,26 @@ class DecoderSpec:
             tie_word_embeddings=False,
             nf4_frozen=self.nf4_frozen - frozenset(_MLP_NAMES),
         )
+
+
+def plain_spec(
+    vocab_size: int,
+    num_layers: int,
+    num_heads: int,
+    num_kv_heads: int,
+    embed_dim: int,
+    intermediate_dim: int,
+    max_seq_len: int,
+    head_dim: int | None = None,
+    attn_dropout: float = 0.0,
+    norm_eps: float = 1e-6,
+    rope_base: float = 10_000.0,
+    rope_scaling: dict[str, Any] | None = None,
+    tie_word_embeddings: bool = False,
+) -> DecoderSpec:
+    """Llama's layers with rotary halves apart, as most checkpoints of others than Meta have them."""
+    sizes = {name: value for name, value in locals().items() if not name.startswith("rope_")}
+    return DecoderSpec(**sizes, rope=partial(ScaledRotaryPositionalEmbeddings, base=rope_base, scaling=rope_scaling))
 
 
 @dataclass(frozen=True)
@@ -212,7 +243,9 @@ def self_attention(spec: DecoderSpec, adapter: Adapter, rope: nn.Module | None) 
         num_kv_heads=kv_heads,
         head_dim=size,
         **projections,
-        output_proj=adapter.linear("output_proj", heads * size, spec.embed_dim, nf4="output_proj" in spec.nf4_frozen),
+        output_proj=adapter.linear(
+            "output_proj", heads * size, spec.embed_dim, spec.output_bias, "output_proj" in spec.nf4_frozen
+        ),
         pos_embeddings=rope,
         q_norm=spec.norm(size, eps=spec.norm_eps) if spec.qk_norm[0] else None,
         k_norm=spec.norm(size, eps=spec.norm_eps) if spec.qk_norm[1] else None,
@@ -223,7 +256,23 @@ def self_attention(spec: DecoderSpec, adapter: Adapter, rope: nn.Module | None) 
     )
 
 
-def feed_forward(spec: DecoderSpec, adapter: Adapter) -> FeedForward:
+class Scale(nn.Module):
+    """Multiplies by a number.
+
+    Args:
+        factor (float): the number.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[...] -> [...]``."""
+        return x * self.factor
+
+
+def feed_forward(spec: DecoderSpec, adapter: Adapter, index: int = 0) -> nn.Module:
     """Gated feed-forward of one layer: ``[b, s, d] -> [b, s, d]``."""
     linear = partial(adapter.linear, nf4=_MLP_NAMES[0] in spec.nf4_frozen)
     return FeedForward(
@@ -257,6 +306,10 @@ def gated_mlp(
     )
 
 
+def _make_rope(spec: DecoderSpec, maker: Callable[..., nn.Module] | None) -> nn.Module | None:
+    return maker(dim=spec.head_size, max_seq_len=spec.max_seq_len) if maker else None
+
+
 def dense_decoder(spec: DecoderSpec, adapter: Adapter = NO_ADAPTER) -> TransformerDecoder:
     """Build a decoder.
 
@@ -275,17 +328,20 @@ def dense_decoder(spec: DecoderSpec, adapter: Adapter = NO_ADAPTER) -> Transform
             "apply_lora_to_output is incompatible with tie_word_embeddings: the output layer has no weight of its own"
         )
     norm = partial(spec.norm, spec.embed_dim, eps=spec.norm_eps)
-    rope = spec.rope(dim=spec.head_size, max_seq_len=spec.max_seq_len)
+    rope = cache(partial(_make_rope, spec))
     tok_embeddings = spec.embedding(spec.vocab_size, spec.embed_dim)
 
     def layer(index: int) -> nn.Module:
+        after = (
+            norm if spec.post_norms else partial(Scale, spec.residual_scale) if spec.residual_scale else lambda: None
+        )
         built = TransformerSelfAttentionLayer(
-            attn=self_attention(spec, adapter, rope),
-            mlp=feed_forward(spec, adapter),
+            attn=self_attention(spec, adapter, rope(spec.layer_rope(index) if spec.layer_rope else spec.rope)),
+            mlp=(spec.feed_forward or feed_forward)(spec, adapter, index),
             sa_norm=norm(),
             mlp_norm=norm(),
-            sa_scale=norm() if spec.post_norms else None,
-            mlp_scale=norm() if spec.post_norms else None,
+            sa_scale=after(),
+            mlp_scale=after(),
             mask_mod=spec.mask_mod(index) if spec.mask_mod else None,
         )
         return spec.wrap_layer(index, built) if spec.wrap_layer else built

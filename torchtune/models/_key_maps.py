@@ -23,6 +23,9 @@ class KeyMap:
         permuted (frozenset[str]): layers (ours, without ``layers.{}.``) whose output rows are reordered per head.
         ignored (tuple[str, ...]): patterns (``fnmatch``) of their keys that are left out.
         peft (bool): whether adapters of this layout can be written for PEFT.
+        stacked (frozenset[str]): their keys with a second ``{}``, the number of an expert: matrices that ours holds
+            transposed and stacked in one tensor.
+        interleaved (frozenset[str]): their keys whose parts alternate in the last dimension.
     """
 
     name: str
@@ -30,6 +33,8 @@ class KeyMap:
     permuted: frozenset[str] = frozenset()
     ignored: tuple[str, ...] = ()
     peft: bool = True
+    stacked: frozenset[str] = frozenset()
+    interleaved: frozenset[str] = frozenset()
     inverse: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -37,10 +42,10 @@ class KeyMap:
         object.__setattr__(self, "inverse", inverse)
 
     @property
-    def fused_targets(self) -> dict[str, str]:
-        """Our layers that are parts of a fused one: ours to theirs (``q_proj`` to ``qkv_proj``)."""
-        fused = {theirs: parts for theirs, parts in self.pairs.items() if len(parts) > 1}
-        return {part.split(".")[-2]: theirs.split(".")[-2] for theirs, parts in fused.items() for part in parts}
+    def targets(self) -> dict[str, str]:
+        """The linear layers' names: ours to theirs (``output_proj`` to ``o_proj``; parts of a fused one to its own)."""
+        weights = {ours: theirs for ours, theirs in self.inverse.items() if ours.endswith(".weight")}
+        return {ours.split(".")[-2]: theirs.split(".")[-2] for ours, theirs in weights.items()}
 
 
 def _one(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -70,6 +75,8 @@ _LLAMA = {**_EMBEDDING, **_QKV, **_O, **_MLP, **_NORMS, **_TOP}
 _QK = frozenset({"attn.q_proj", "attn.k_proj"})
 _INV_FREQ = ("*rotary_emb.inv_freq",)
 
+_O_BIAS = _layers({"self_attn.o_proj.bias": "attn.output_proj.bias"})
+
 GENERIC_HF = KeyMap("Llama", _LLAMA, _QK, _INV_FREQ)
 REWARD_HF = KeyMap(
     "reward model",
@@ -79,25 +86,69 @@ REWARD_HF = KeyMap(
 )
 QWEN2_HF = KeyMap("Qwen2", {**_LLAMA, **_QKV_BIAS}, ignored=_INV_FREQ)
 QWEN3_HF = KeyMap("Qwen3", {**_LLAMA, **_QKV_BIAS, **_QK_NORM}, ignored=_INV_FREQ)
-GEMMA2_HF = KeyMap(
-    "Gemma 2",
+_GEMMA = {
+    **_EMBEDDING,
+    **_QKV,
+    **_O,
+    **_MLP,
+    **_layers(
+        {
+            "input_layernorm.weight": "sa_norm.scale",
+            "post_attention_layernorm.weight": "sa_scale.scale",
+            "pre_feedforward_layernorm.weight": "mlp_norm.scale",
+            "post_feedforward_layernorm.weight": "mlp_scale.scale",
+        }
+    ),
+    **_TOP,
+}
+GEMMA2_HF = KeyMap("Gemma 2", {**_GEMMA, "model.norm.weight": ("norm.rms_norm.scale",)}, _QK, _INV_FREQ)
+GEMMA3_HF = KeyMap("Gemma 3", {**_GEMMA, **_QK_NORM}, ignored=_INV_FREQ)
+# Llama's names, with the rows of q and k as they are.
+SMOLLM3_HF = KeyMap("SmolLM 3", _LLAMA, ignored=_INV_FREQ)
+GRANITE_HF = KeyMap("Granite", _LLAMA, ignored=_INV_FREQ)
+GRANITE4_HF = KeyMap(
+    "Granite 4",
     {
-        **_EMBEDDING,
-        **_QKV,
-        **_O,
-        **_MLP,
+        **{theirs: ours for theirs, ours in _LLAMA.items() if theirs not in _MLP},
+        _HF_LAYER + "shared_mlp.input_linear.weight": (_LAYER + "mlp.w1.weight", _LAYER + "mlp.w3.weight"),
+        **_layers({"shared_mlp.output_linear.weight": "mlp.w2.weight"}),
+    },
+    ignored=_INV_FREQ,
+)
+_EXPERTS = {
+    f"{_HF_LAYER}mlp.experts.{{}}.{name}_proj.weight": (f"{_LAYER}mlp.experts.{name}_proj",)
+    for name in ("gate", "down", "up")
+}
+_ATTENTION = {**_EMBEDDING, **_QKV, **_O, **_NORMS, **_TOP}
+QWEN3_MOE_HF = KeyMap(
+    "Qwen3 MoE",
+    {**_ATTENTION, **_QK_NORM, **_layers({"mlp.gate.weight": "mlp.router.gate.weight"}), **_EXPERTS},
+    ignored=_INV_FREQ,
+    stacked=frozenset(_EXPERTS),
+)
+_FUSED_EXPERTS = {
+    f"{_HF_LAYER}mlp.experts.gate_up_proj{kind}": tuple(f"{_LAYER}mlp.experts.{n}{ours}" for n in ("gate", "up"))
+    for kind, ours in (("", "_proj"), ("_bias", "_bias"))
+}
+GPT_OSS_HF = KeyMap(
+    "gpt-oss",
+    {
+        **_ATTENTION,
+        **_QKV_BIAS,
+        **_O_BIAS,
         **_layers(
             {
-                "input_layernorm.weight": "sa_norm.scale",
-                "post_attention_layernorm.weight": "sa_scale.scale",
-                "pre_feedforward_layernorm.weight": "mlp_norm.scale",
-                "post_feedforward_layernorm.weight": "mlp_scale.scale",
+                "self_attn.sinks": "attn.sinks",
+                "mlp.router.weight": "mlp.router.gate.weight",
+                "mlp.router.bias": "mlp.router.gate.bias",
+                "mlp.experts.down_proj": "mlp.experts.down_proj",
+                "mlp.experts.down_proj_bias": "mlp.experts.down_bias",
             }
         ),
-        **_one({"model.norm.weight": "norm.rms_norm.scale", "lm_head.weight": "output.weight"}),
+        **_FUSED_EXPERTS,
     },
-    _QK,
-    _INV_FREQ,
+    ignored=_INV_FREQ,
+    interleaved=frozenset(_FUSED_EXPERTS),
 )
 PHI3_HF = KeyMap(
     "Phi-3",

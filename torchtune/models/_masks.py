@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -115,3 +115,25 @@ def windows(size: int | None, every: int = 1) -> Callable[[int], WindowMask | No
         return None
     shared = WindowMask(size)
     return lambda layer: shared if layer % every == 0 else None
+
+
+def windows_of(size: int | None, layer_types: Sequence[str]) -> Callable[[int], WindowMask | None] | None:
+    """Masks by layer: a window in those of type ``sliding_attention``.
+
+    Args:
+        size (int | None): tokens in the window.
+        layer_types (Sequence[str]): ``sliding_attention`` or ``full_attention`` for each layer, as in config.json.
+
+    Returns:
+        Callable[[int], WindowMask | None] | None: from a layer's index to its mask.
+
+    Raises:
+        ValueError: for another type of layer.
+    """
+    unknown = sorted(set(layer_types) - {"sliding_attention", "full_attention", "attention"})
+    if unknown:
+        raise ValueError(f"layer_types has {unknown}; built are 'full_attention' and 'sliding_attention'")
+    if size is None or "sliding_attention" not in layer_types:
+        return None
+    shared = WindowMask(size)
+    return lambda layer: shared if layer_types[layer] == "sliding_attention" else None

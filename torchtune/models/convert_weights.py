@@ -145,17 +145,37 @@ def convert_to_tune(
         ValueError: where a tensor doesn't have the rows that ``sizes`` say.
     """
     converted: StateDict = {}
+    experts: dict[str, dict[int, torch.Tensor]] = {}
     for key, tensor in state_dict.items():
         if any(fnmatch(key, pattern) for pattern in key_map.ignored):
             continue
         pattern, numbers = _lookup(key, key_map.pairs, key_map.name)
         parts = [part.format(*numbers) for part in key_map.pairs[pattern]]
-        pieces = [tensor] if len(parts) == 1 else tensor.split(_split_sizes(parts, tensor.shape[0], sizes))
+        if pattern in key_map.stacked:
+            experts.setdefault(parts[0], {})[int(numbers[1])] = tensor
+            continue
+        if pattern in key_map.interleaved:
+            pieces: Sequence[torch.Tensor] = [tensor[..., i :: len(parts)].contiguous() for i in range(len(parts))]
+        else:
+            pieces = [tensor] if len(parts) == 1 else tensor.split(_split_sizes(parts, tensor.shape[0], sizes))
         for part, piece in zip(parts, pieces, strict=True):
             if sizes is not None and _short(part) in key_map.permuted:
                 piece = _reorder_rows(piece, part, sizes, to_tune=True)
             converted[part] = piece
-    return converted
+    return converted | {key: _stack(key, matrices) for key, matrices in experts.items()}
+
+
+def _stack(key: str, matrices: dict[int, torch.Tensor]) -> torch.Tensor:
+    """The matrices of all experts in one tensor, transposed; they are taken out of the dict one by one."""
+    count = len(matrices)
+    missing = sorted(set(range(max(matrices) + 1)) - set(matrices))
+    if missing:
+        raise ValueError(f"{key} is made of all experts' matrices; those of experts {missing} are missing")
+    rows, columns = matrices[0].shape
+    stacked = matrices[0].new_empty(count, columns, rows)
+    for number in range(count):
+        stacked[number] = matrices.pop(number).T
+    return stacked
 
 
 def convert_from_tune(
@@ -178,9 +198,12 @@ def convert_from_tune(
     converted: StateDict = {}
     for key, tensor in state_dict.items():
         pattern, numbers = _lookup(key, key_map.inverse, f"torchtune {key_map.name}")
-        theirs = key_map.inverse[pattern]
-        parts = [part.format(*numbers) for part in key_map.pairs[theirs]]
-        theirs = theirs.format(*numbers)
+        template = key_map.inverse[pattern]
+        parts = [part.format(*numbers) for part in key_map.pairs[template]]
+        if template in key_map.stacked:
+            converted |= {template.format(*numbers, i): matrix.T.contiguous() for i, matrix in enumerate(tensor)}
+            continue
+        theirs = template.format(*numbers)
         if theirs in converted:
             continue
         missing = [part for part in parts if part not in state_dict]
@@ -188,7 +211,11 @@ def convert_from_tune(
             raise ValueError(f"{theirs} is made of {parts}, but the state dict lacks {missing}")
         if sizes is not None and _short(key) in key_map.permuted:
             tensor = _reorder_rows(tensor, key, sizes, to_tune=False)
-        converted[theirs] = tensor if len(parts) == 1 else torch.cat([state_dict[part] for part in parts])
+        pieces = [state_dict[part] for part in parts]
+        if template in key_map.interleaved:
+            converted[theirs] = torch.stack(pieces, dim=-1).flatten(-2)
+        else:
+            converted[theirs] = tensor if len(parts) == 1 else torch.cat(pieces)
     return converted
 
 
@@ -315,8 +342,7 @@ def tune_to_peft_adapter_config(
     unknown = [name for name in names if name not in PEFT_TARGETS]
     if unknown:
         raise ValueError(f"Unknown target module {unknown[0]}; known are {list(PEFT_TARGETS)}")
-    fused = key_map.fused_targets
-    targets = [fused.get(name) or PEFT_TARGETS[name] for name in names]
+    targets = [key_map.targets.get(name) or PEFT_TARGETS[name] for name in names]
     config = {**adapter_config, "target_modules": list(dict.fromkeys(targets))}
     sums = {name: targets.count(name) for name in targets if targets.count(name) > 1}
     if sums:

@@ -39,6 +39,7 @@ class MultiHeadAttention(nn.Module):
             implementation does; False is torchtune's order.
         softmax_scale (float | None): factor of the scores; None is ``head_dim ** -0.5``.
         softcap (float | None): bend scores to stay within this (Gemma 2).
+        sinks (bool): a learned score per head that takes part in the softmax and stands for no token (gpt-oss).
 
     Raises:
         ValueError: if heads or sizes do not divide, ``attn_dropout`` is out of range, or one norm is missing.
@@ -65,6 +66,7 @@ class MultiHeadAttention(nn.Module):
         norm_before_rope: bool = False,
         softmax_scale: float | None = None,
         softcap: float | None = None,
+        sinks: bool = False,
     ) -> None:
         super().__init__()
         if num_heads % num_kv_heads != 0:
@@ -83,6 +85,7 @@ class MultiHeadAttention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.output_proj = q_proj, k_proj, v_proj, output_proj
         self.q_norm, self.k_norm = q_norm, k_norm
         self.pos_embeddings = pos_embeddings
+        self.sinks = nn.Parameter(torch.zeros(num_heads)) if sinks else None
         self.cache_enabled = kv_cache is not None
         self._attention_call = _sdpa_or_flex_attention()
 
@@ -148,7 +151,7 @@ class MultiHeadAttention(nn.Module):
         is_causal = self.kv_cache is None and mask is None and self.is_causal
         if self.kv_cache is not None and self.cache_enabled and not torch.compiler.is_compiling():
             k, v, mask = self._filled(k, v, mask)
-        options = {} if self.softcap is self.softmax_scale is None else self._score_options()
+        options = {"scale": self.softmax_scale, "softcap": self.softcap, "sinks": self.sinks}
         out = self._attention_call(
             q,
             k,
@@ -156,12 +159,9 @@ class MultiHeadAttention(nn.Module):
             mask=mask,
             dropout_p=self.attn_dropout if self.training else 0.0,
             is_causal=is_causal,
-            **options,
+            **{name: value for name, value in options.items() if value is not None},
         )
         return self.output_proj(out.transpose(1, 2).reshape(batch, length, -1))
-
-    def _score_options(self) -> dict[str, float | None]:
-        return {"scale": self.softmax_scale, "softcap": self.softcap}
 
     def _heads(self, projected: Tensor, norm: nn.Module | None, input_pos: Tensor | None) -> Tensor:
         """Split into heads, normalize, and rotate: ``[b, s, n * h] -> [b, n, s, h]``."""

@@ -118,13 +118,33 @@ def _soft_capped_attention(
     return F.dropout(F.softmax(scores.float(), dim=-1).to(v.dtype), dropout_p) @ v
 
 
-def _flex(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float | None, cap: float | None) -> Tensor:
+def _with_sinks(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, sinks: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries, keys, values and mask with one more key, seen by all, whose score is the head's sink and whose value is zero.
+
+    The score comes from eight more channels of queries and keys (kernels want multiples of eight), of which one is used.
+    """
+    batch, heads, length, _ = q.shape
+    if mask is None:
+        mask = torch.ones(length, k.shape[2], dtype=torch.bool, device=q.device)
+        mask = (mask.tril() if is_causal else mask)[None, None]
+    own = (sinks.to(q.dtype) / scale).view(1, heads, 1, 1).expand(batch, heads, length, 1)
+    sink_key = torch.zeros_like(k[:, :, :1]), k.new_ones(*k.shape[:2], 1, 1)
+    k = torch.cat([F.pad(k, (0, 8)), F.pad(torch.cat(sink_key, dim=-1), (0, 7))], dim=2)
+    v = F.pad(v, (0, 0, 0, 1))
+    return torch.cat([q, F.pad(own, (0, 7))], dim=-1), k, v, F.pad(mask, (0, 1), value=mask.dtype == torch.bool)
+
+
+def _flex(
+    q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float | None, cap: float | None, sinks: Tensor | None
+) -> Tensor:
     def bend(score: Tensor, *_: Tensor) -> Tensor:
         assert cap is not None
         return torch.tanh(score / cap) * cap
 
     call: Any = flex_attention if torch.compiler.is_compiling() or not q.is_cuda else _compiled_flex_attention()
-    return call(
+    out = call(
         q,
         k,
         v,
@@ -132,7 +152,13 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float | None,
         scale=scale,
         score_mod=bend if cap is not None else None,
         enable_gqa=q.shape[1] != k.shape[1],
+        return_lse=sinks is not None,
     )
+    if sinks is None:
+        return out
+    # A sink adds exp(sink) to each row's sum, and nothing else.
+    out, log_sum = out
+    return out * torch.sigmoid(log_sum - sinks.to(log_sum.dtype).view(1, -1, 1)).unsqueeze(-1).to(out.dtype)
 
 
 def _attention(
@@ -145,14 +171,19 @@ def _attention(
     *,
     scale: float | None = None,
     softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Attention over ``q`` ``[b, n, s, h]`` and ``k``, ``v`` ``[b, n_kv, t, h]``; gives ``[b, n, s, h]``."""
     if isinstance(mask, BlockMask):
         if dropout_p > 0.0:
             raise ValueError("Flex attention doesn't support dropout: set attn_dropout=0 or use an unpacked dataset")
-        return _flex(q, k, v, mask, scale, softcap)
+        return _flex(q, k, v, mask, scale, softcap, sinks)
     if mask is not None and mask.dim() == 3:
         mask = mask.unsqueeze(1)
+    if sinks is not None:
+        scale = scale or q.shape[-1] ** -0.5
+        q, k, v, mask = _with_sinks(q, k, v, mask, is_causal, sinks, scale)
+        is_causal = False
     if softcap is not None:
         return _soft_capped_attention(q, k, v, mask, is_causal, dropout_p, scale or q.shape[-1] ** -0.5, softcap)
     shared_heads = q.shape[1] != k.shape[1]

@@ -6,7 +6,7 @@ from functools import partial
 
 from torchtune.models._builders import component_builders
 from torchtune.models._dense import DecoderSpec, gated_mlp
-from torchtune.models._masks import windows
+from torchtune.models._masks import windows, windows_of
 from torchtune.modules import RotaryPositionalEmbeddings
 
 SOURCE = "https://arxiv.org/abs/2310.06825 (Mistral 7B)"
@@ -24,6 +24,8 @@ def mistral_spec(
     norm_eps: float = 1e-5,
     rope_base: int = 10_000,
     sliding_window: int | None = None,
+    head_dim: int | None = None,
+    layer_types: list[str] | None = None,
 ) -> DecoderSpec:
     """What a Mistral decoder of these sizes is made of."""
     return DecoderSpec(
@@ -34,10 +36,11 @@ def mistral_spec(
         embed_dim=embed_dim,
         intermediate_dim=intermediate_dim,
         max_seq_len=max_seq_len,
+        head_dim=head_dim,
         attn_dropout=attn_dropout,
         norm_eps=norm_eps,
         rope=partial(RotaryPositionalEmbeddings, base=rope_base),
-        mask_mod=windows(sliding_window),
+        mask_mod=windows_of(sliding_window, layer_types) if layer_types else windows(sliding_window),
     )
 
 

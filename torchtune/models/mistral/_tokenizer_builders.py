@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torchtune.models._tokenizer import hf_tokenizer
 from torchtune.models.mistral._tokenizer import MistralTokenizer
 from torchtune.modules.transforms.tokenizers._builder import read_template
 
@@ -34,3 +35,7 @@ def mistral_tokenizer(
         truncation_type=truncation_type,
         **kwargs,
     )
+
+
+# Ministral, Nemo and Small have Tekken, whose files are those of Hugging Face.
+tekken_tokenizer = hf_tokenizer("tekken", "Mistral's models with Tekken", module=__name__, chat_format="mistral_v3")

@@ -1,6 +1,13 @@
 """Mixture of experts."""
 
-from torchtune.modules.moe.experts import GroupedExperts, LoRAGroupedExperts
-from torchtune.modules.moe.moe import MoE, TokenChoiceTopKRouter
+from torchtune.modules.moe.experts import GroupedExperts, LoRAGroupedExperts, clamped_swiglu
+from torchtune.modules.moe.moe import MoE, SoftmaxTopKRouter, TokenChoiceTopKRouter
 
-__all__ = ["GroupedExperts", "LoRAGroupedExperts", "MoE", "TokenChoiceTopKRouter"]
+__all__ = [
+    "GroupedExperts",
+    "LoRAGroupedExperts",
+    "MoE",
+    "SoftmaxTopKRouter",
+    "TokenChoiceTopKRouter",
+    "clamped_swiglu",
+]

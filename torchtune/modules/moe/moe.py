@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -33,13 +35,37 @@ class TokenChoiceTopKRouter(nn.Module):
             tuple[Tensor, Tensor, Tensor]: for the ``n * experts_per_token`` choices in the order of their experts, the
             weight and the index of the token, and how many choices each expert got, ``[num_experts]``.
         """
-        scores, experts = self.gate(x).topk(self.experts_per_token, dim=1)
-        weights = torch.sigmoid(scores.float()).to(x.dtype).view(-1)
+        weights, experts = self._choose(self.gate(x))
+        weights = weights.to(x.dtype).view(-1)
         experts = experts.view(-1)
         order = experts.argsort(stable=True)
         counts = torch.zeros(self.num_experts, dtype=torch.int64, device=x.device)
         counts.scatter_add_(0, experts, torch.ones_like(experts))
         return weights[order], order // self.experts_per_token, counts
+
+    def _choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights, in fp32, and indexes of each token's experts, ``[n, experts_per_token]``."""
+        best, experts = scores.topk(self.experts_per_token, dim=1)
+        return torch.sigmoid(best.float()), experts
+
+
+class SoftmaxTopKRouter(TokenChoiceTopKRouter):
+    """Each token chooses the experts with the highest scores; a softmax over scores weights them (Mixtral, Qwen3, gpt-oss).
+
+    Args:
+        normalize (bool): the weights of a token's experts sum to 1; else they are shares of all experts.
+        **kwargs (Any): as of :class:`TokenChoiceTopKRouter`.
+    """
+
+    def __init__(self, *, normalize: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.normalize = normalize
+
+    def _choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        best, experts = scores.topk(self.experts_per_token, dim=1)
+        if self.normalize:
+            return best.float().softmax(dim=1), experts
+        return (best.float() - scores.float().logsumexp(dim=1, keepdim=True)).exp(), experts
 
 
 class MoE(nn.Module):
@@ -49,13 +75,22 @@ class MoE(nn.Module):
         experts (nn.Module): such as :class:`~torchtune.modules.moe.GroupedExperts`.
         router (nn.Module): such as :class:`TokenChoiceTopKRouter`.
         shared_expert (nn.Module | None): a feed-forward layer for every token.
+        weigh_outputs (bool): weigh what experts give (Qwen3, gpt-oss), not what they are given (Llama 4).
     """
 
-    def __init__(self, *, experts: nn.Module, router: nn.Module, shared_expert: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        experts: nn.Module,
+        router: nn.Module,
+        shared_expert: nn.Module | None = None,
+        weigh_outputs: bool = False,
+    ) -> None:
         super().__init__()
         self.experts = experts
         self.router = router
         self.shared_expert = shared_expert
+        self.weigh_outputs = weigh_outputs
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the chosen experts, and the shared one.
@@ -68,6 +103,10 @@ class MoE(nn.Module):
         """
         tokens = x.reshape(-1, x.shape[-1])
         weights, indexes, counts = self.router(tokens)
-        chosen = self.experts(tokens[indexes] * weights.unsqueeze(1), counts)
+        weights, chosen = weights.unsqueeze(1), tokens[indexes]
+        if self.weigh_outputs:
+            chosen = self.experts(chosen, counts) * weights
+        else:
+            chosen = self.experts(chosen * weights, counts)
         shared = self.shared_expert(tokens) if self.shared_expert is not None else torch.zeros_like(tokens)
         return shared.index_add(0, indexes, chosen.to(shared.dtype)).view(x.shape)

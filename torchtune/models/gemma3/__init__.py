@@ -1,0 +1,78 @@
+"""Gemma 3, its text part: Gemma 2 with q and k normalized, and two kinds of layers instead of soft caps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from torchtune.models._builders import SizeRows, component_builders, spec_function
+from torchtune.models._dense import DecoderSpec
+from torchtune.models._masks import windows_of
+from torchtune.models._rope import ScaledRotaryPositionalEmbeddings
+from torchtune.models._tokenizer import hf_tokenizer
+from torchtune.models.gemma._component_builders import gelu_tanh
+from torchtune.models.gemma.gemma_norm_embedding import GemmaNormEmbeddings
+from torchtune.models.gemma.rms_norm import GemmaRMSNorm
+
+SOURCE = "https://arxiv.org/abs/2503.19786 (Gemma 3 Technical Report) and the model cards"
+
+
+@spec_function(rope_base=1_000_000.0, tie_word_embeddings=True)
+def gemma3_spec(
+    spec: DecoderSpec,
+    sliding_window: int | None = 1024,
+    layer_types: list[str] | None = None,
+    local_rope_base: float = 10_000.0,
+    query_pre_attn_scalar: float | None = None,
+) -> DecoderSpec:
+    """What a Gemma 3 decoder of these sizes is made of: five layers with a window, then one without."""
+    kinds = layer_types or ["sliding_attention" if i % 6 != 5 else "full_attention" for i in range(spec.num_layers)]
+    local = partial(ScaledRotaryPositionalEmbeddings, base=local_rope_base)
+    return replace(
+        spec,
+        layer_rope=lambda index: local if kinds[index] == "sliding_attention" else spec.rope,
+        mask_mod=windows_of(sliding_window, kinds),
+        activation=gelu_tanh,
+        norm=GemmaRMSNorm,
+        qk_norm=(True, True),
+        post_norms=True,
+        embedding=GemmaNormEmbeddings,
+        attention={"softmax_scale": (query_pre_attn_scalar or spec.head_size) ** -0.5},
+    )
+
+
+gemma3, lora_gemma3 = component_builders("gemma3", "Gemma 3", gemma3_spec, module=__name__, source=SOURCE)
+gemma3_tokenizer = hf_tokenizer("gemma3", "Gemma 3", module=__name__)
+
+_size = partial(SizeRows, "Gemma 3", gemma3_spec, module=__name__, source=SOURCE)
+SMALL_SIZES = _small = _size(vocab_size=262_144, head_dim=256, max_seq_len=32_768, sliding_window=512)
+SIZES = _large = _size(vocab_size=262_208, max_seq_len=131_072, rope_scaling={"rope_type": "linear", "factor": 8.0})
+
+# fmt: off
+gemma3_270m, lora_gemma3_270m, qlora_gemma3_270m = _small("gemma3_270m", "270M", num_layers=18, num_heads=4, num_kv_heads=1, embed_dim=640, intermediate_dim=2048)
+gemma3_1b, lora_gemma3_1b, qlora_gemma3_1b = _small("gemma3_1b", "1B", num_layers=26, num_heads=4, num_kv_heads=1, embed_dim=1152, intermediate_dim=6912)
+gemma3_4b, lora_gemma3_4b, qlora_gemma3_4b = _large("gemma3_4b", "4B", num_layers=34, num_heads=8, num_kv_heads=4, head_dim=256, embed_dim=2560, intermediate_dim=10240)
+gemma3_12b, lora_gemma3_12b, qlora_gemma3_12b = _large("gemma3_12b", "12B", num_layers=48, num_heads=16, num_kv_heads=8, head_dim=256, embed_dim=3840, intermediate_dim=15360)
+gemma3_27b, lora_gemma3_27b, qlora_gemma3_27b = _large("gemma3_27b", "27B", num_layers=62, num_heads=32, num_kv_heads=16, head_dim=128, embed_dim=5376, intermediate_dim=21504, query_pre_attn_scalar=168)
+# fmt: on
+
+__all__ = [
+    "gemma3",
+    "gemma3_12b",
+    "gemma3_1b",
+    "gemma3_270m",
+    "gemma3_27b",
+    "gemma3_4b",
+    "gemma3_tokenizer",
+    "lora_gemma3",
+    "lora_gemma3_12b",
+    "lora_gemma3_1b",
+    "lora_gemma3_270m",
+    "lora_gemma3_27b",
+    "lora_gemma3_4b",
+    "qlora_gemma3_12b",
+    "qlora_gemma3_1b",
+    "qlora_gemma3_270m",
+    "qlora_gemma3_27b",
+    "qlora_gemma3_4b",
+]

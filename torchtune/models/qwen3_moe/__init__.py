@@ -1,0 +1,57 @@
+"""Qwen3 with a mixture of experts in every layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from torchtune.models._builders import SizeRows, component_builders, spec_function
+from torchtune.models._dense import DecoderSpec
+from torchtune.models._moe import mixture_of_experts
+from torchtune.models.qwen3 import Qwen3Tokenizer, qwen3_tokenizer
+
+SOURCE = "https://arxiv.org/abs/2505.09388 (Qwen3 Technical Report) and the model cards"
+
+
+@spec_function(rope_base=1_000_000.0)
+def qwen3_moe_spec(
+    spec: DecoderSpec, num_experts: int = 128, experts_per_token: int = 8, normalize_experts: bool = True
+) -> DecoderSpec:
+    """What a Qwen3 decoder with experts of these sizes is made of; ``intermediate_dim`` is that of one expert."""
+    experts = partial(
+        mixture_of_experts, num_experts=num_experts, experts_per_token=experts_per_token, normalize=normalize_experts
+    )
+    return replace(spec, qk_norm=(True, True), feed_forward=experts)
+
+
+qwen3_moe, lora_qwen3_moe = component_builders("qwen3_moe", "Qwen3 MoE", qwen3_moe_spec, module=__name__, source=SOURCE)
+
+SIZES = _size = SizeRows(
+    "Qwen3 MoE", qwen3_moe_spec, module=__name__, source=SOURCE, vocab_size=151_936, head_dim=128, num_kv_heads=4
+)
+
+# fmt: off
+qwen3_moe_30b_a3b, lora_qwen3_moe_30b_a3b, qlora_qwen3_moe_30b_a3b = _size("qwen3_moe_30b_a3b", "30B-A3B", num_layers=48, num_heads=32, embed_dim=2048, intermediate_dim=768, max_seq_len=40_960)
+qwen3_moe_235b_a22b, lora_qwen3_moe_235b_a22b, qlora_qwen3_moe_235b_a22b = _size("qwen3_moe_235b_a22b", "235B-A22B", num_layers=94, num_heads=64, embed_dim=4096, intermediate_dim=1536, max_seq_len=40_960)
+qwen3_moe_30b_a3b_2507, lora_qwen3_moe_30b_a3b_2507, qlora_qwen3_moe_30b_a3b_2507 = _size("qwen3_moe_30b_a3b_2507", "30B-A3B, version 2507", num_layers=48, num_heads=32, embed_dim=2048, intermediate_dim=768, max_seq_len=262_144, rope_base=10_000_000.0)
+qwen3_moe_235b_a22b_2507, lora_qwen3_moe_235b_a22b_2507, qlora_qwen3_moe_235b_a22b_2507 = _size("qwen3_moe_235b_a22b_2507", "235B-A22B, version 2507", num_layers=94, num_heads=64, embed_dim=4096, intermediate_dim=1536, max_seq_len=262_144, rope_base=5_000_000.0)
+# fmt: on
+
+__all__ = [
+    "Qwen3Tokenizer",
+    "lora_qwen3_moe",
+    "lora_qwen3_moe_235b_a22b",
+    "lora_qwen3_moe_235b_a22b_2507",
+    "lora_qwen3_moe_30b_a3b",
+    "lora_qwen3_moe_30b_a3b_2507",
+    "qlora_qwen3_moe_235b_a22b",
+    "qlora_qwen3_moe_235b_a22b_2507",
+    "qlora_qwen3_moe_30b_a3b",
+    "qlora_qwen3_moe_30b_a3b_2507",
+    "qwen3_moe",
+    "qwen3_moe_235b_a22b",
+    "qwen3_moe_235b_a22b_2507",
+    "qwen3_moe_30b_a3b",
+    "qwen3_moe_30b_a3b_2507",
+    "qwen3_tokenizer",
+]
