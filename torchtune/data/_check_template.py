@@ -86,7 +86,10 @@ def _tell(report: TemplateReport, tokenizer: Any, folder: Any, mode: Any) -> Non
     for text in report.lossy[:1]:
         log.info("check_template: %s. It is trained nevertheless.", text)
     if not report.differences:
-        log.info("check_template: %d rows are written as the checkpoint's chat template has them.", report.compared)
+        log.info(
+            "check_template: all %d rows compared are written as the checkpoint's chat template has them.",
+            report.compared,
+        )
         return
     name, found = tokenizer.format.name, _detected(folder)
     way_out = (
@@ -161,7 +164,9 @@ def _rows(dataset: Any) -> Iterator[Any]:
     elif hasattr(dataset, "_openers"):
         from torchtune.datasets._stream_rows import RowStream, parse_row
 
-        yield from (parse_row(*row) for row in RowStream(dataset._openers, window=1, seed=None, keep=dataset._filter))
+        rows: Any = RowStream(dataset._openers, window=1, seed=None, keep=dataset._filter)
+        while (row := next(rows, None)) is not None:
+            yield parse_row(*row)
 
 
 Write = Callable[[Sequence["Message"]], str]
@@ -192,28 +197,28 @@ def _compare(
         return
     if text == theirs:
         return
-    lost = _lost(messages, ours, render, text, theirs)
+    at = next((i for i, (a, b) in enumerate(zip(text, theirs, strict=False)) if a != b), min(len(text), len(theirs)))
+    index, where = _place(segments, messages, at)
+    lost = None if index is None else _lost(messages, index, ours, render, text, theirs)
     if lost is not None:
         report.lossy.append(f"{label}: the checkpoint's chat template drops {lost}; format {fmt.name} keeps it")
         return
-    report.differences.append(f"{label}: {_difference(segments, messages, text, theirs, fmt.name)}")
+    start = max(at - 20, 0)
+    report.differences.append(
+        f"{label}: format {fmt.name} and the checkpoint's chat template differ from character {at} on, {where}:\n"
+        f"  ours:     ...{text[start : at + _EXCERPT]!r}\n  template: ...{theirs[start : at + _EXCERPT]!r}"
+    )
 
 
-def _difference(segments: Sequence[Segment], messages: Sequence[Message], ours: str, theirs: str, name: str) -> str:
-    """The first differing place."""
-    at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
-    end, where = 0, "after the last message"
+def _place(segments: Sequence[Segment], messages: Sequence[Message], at: int) -> tuple[int | None, str]:
+    """The message that a character belongs to, and in words."""
+    end = 0
     for segment in segments:
         end += len(segment.text)
         if at < end:
             index = segment.message_index
-            where = "outside all messages" if index is None else f"in message {index} ({messages[index].role})"
-            break
-    start = max(at - 20, 0)
-    return (
-        f"format {name} and the checkpoint's chat template differ from character {at} on, {where}:\n"
-        f"  ours:     ...{ours[start : at + _EXCERPT]!r}\n  template: ...{theirs[start : at + _EXCERPT]!r}"
-    )
+            return index, "outside all messages" if index is None else f"in message {index} ({messages[index].role})"
+    return None, "after the last message"
 
 
 def _renderer(template: Any, fmt: ChatFormat, tools: Any) -> Write:
@@ -238,7 +243,9 @@ def _renderer(template: Any, fmt: ChatFormat, tools: Any) -> Write:
                 if as_text:
                     raise
                 continue
-            if as_text or not any(_printed_by_python(call.arguments, text) for m in messages for call in m.tool_calls or ()):
+            if as_text or not any(
+                _printed_by_python(call.arguments, text) for m in messages for call in m.tool_calls or ()
+            ):
                 break
         return text.replace("▁", " ")
 
@@ -259,16 +266,16 @@ def _date(options: Mapping[str, Any]) -> datetime:
     return datetime.now()
 
 
-def _lost(messages: Sequence[Message], ours: Write, render: Write, text: str, theirs: str) -> str | None:
-    """What our text depends on and the template's does not; None where that is nothing."""
-    for index, message in enumerate(messages):
-        for kind, changed in _changed(message):
-            other = [*messages[:index], changed, *messages[index + 1 :]]
-            try:
-                if render(other) == theirs and ours(other) != text:
-                    return f"{kind} of message {index} ({message.role})"
-            except (ValueError, TypeError):
-                continue
+def _lost(messages: Sequence[Message], index: int, ours: Write, render: Write, text: str, theirs: str) -> str | None:
+    """What of an answer or a result our text depends on and the template's does not; None where that is nothing."""
+    message = messages[index]
+    for kind, changed in _changed(message) if message.role not in ("system", "user") else ():
+        other = [*messages[:index], changed, *messages[index + 1 :]]
+        try:
+            if render(other) == theirs and ours(other) != text:
+                return f"{kind} of message {index} ({message.role})"
+        except (ValueError, TypeError):
+            continue
     return None
 
 
