@@ -116,8 +116,8 @@ def download(checkpoint: Checkpoint, repo: str = "") -> str:
     family = checkpoint.family
     folder = f"/tmp/{repo.split('/')[1]}" if repo else checkpoint.folder.rstrip("/")
     command = f"tune download {repo or checkpoint.repo} --output-dir {folder}"
-    if family.ignore and not repo:
-        command += f' --ignore-patterns "{family.ignore}"'
+    if (ignore := checkpoint.ignore or family.ignore) and not repo:
+        command += f' --ignore-patterns "{ignore}"'
     gated = repo.startswith("meta-llama/") if repo else family.gated
     return command + (" --hf-token <HF_TOKEN>" if gated else "")
 

@@ -51,6 +51,7 @@ class Checkpoint:
         shard_names: the pattern of the files of weights.
         listed_shards: up to so many of them are listed one by one.
         tokenizer_files: where they are not as in the rest of the family.
+        ignore: files not to download, if not those of the family.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Checkpoint:
     shard_names: str = _SAFETENSORS
     listed_shards: int = _LISTED_SHARDS
     tokenizer_files: dict[str, str] = field(default_factory=dict)
+    ignore: str = ""
 
     @property
     def weights(self) -> list[str] | dict[str, Any]:
@@ -95,7 +97,7 @@ FAMILIES = {
         Family("llama3_3", _LLAMA3, _LLAMA_FILES, "LLAMA3", True, _META, "llama3_3", slash=True),
         Family("llama3_2_vision", _VISION, _LLAMA_FILES, "LLAMA3_VISION", True, _META, slash=True),
         Family("llama4", "llama4.llama4_transform", _SPM_FILES, "LLAMA4", True, _META),
-        Family("mistral", "mistral.mistral_tokenizer", _SPM_FILES, "MISTRAL", True, "*.safetensors"),
+        Family("mistral", "mistral.mistral_tokenizer", _SPM_FILES, "MISTRAL", True, "*.safetensors", "mistral_v3"),
         Family("gemma", "gemma.gemma_tokenizer", _SPM_FILES, "GEMMA", True, _GGUF, slash=True),
         Family("gemma2", "gemma.gemma_tokenizer", _SPM_FILES, "GEMMA2", True, _GGUF, slash=True),
         Family("phi3", "phi3.phi3_mini_tokenizer", _SPM_FILES, "PHI3_MINI"),
@@ -163,6 +165,8 @@ CHECKPOINTS = (
     _row("llama3_2/3B", "meta-llama/Llama-3.2-3B-Instruct", 2, f"{_ALL} {_QLORA} {_TOOLS}"),
     _row("llama3_3/70B", "meta-llama/Llama-3.3-70B-Instruct", 30, "full full_multinode lora qlora", processes=8),
     _row("mistral/7B", "mistralai/Mistral-7B-v0.1", 2, _LOW, shard_names=_BIN),
+    # v0.3 is the first one with tool calls: a larger vocabulary, other positions, no window.
+    _row("mistral/7B", "mistralai/Mistral-7B-Instruct-v0.3", 3, _TOOLS, builder="mistral", ignore="consolidated*"),
     _row("gemma/2B", "google/gemma-2b", 2, f"full {_LORA} {_QLORA}"),
     _row("gemma/7B", "google/gemma-7b", 4, f"full {_LORA} {_QLORA}", processes=4),
     _row("gemma2/2B", "google/gemma-2-2b", 3, f"full {_LORA} {_QLORA}"),
@@ -207,3 +211,8 @@ CHECKPOINTS = (
         processes=8,
     ),
 )
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """The first checkpoint of this name."""
+    return next(checkpoint for checkpoint in CHECKPOINTS if checkpoint.name == name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recipes.catalog._render import download, render_values
 from recipes.catalog._values import apply, inference_values
-from recipes.catalog.checkpoints import CHECKPOINTS
+from recipes.catalog.checkpoints import find_checkpoint
 
 _SECTIONS = (
     ("", ("output_dir",)),
@@ -45,10 +45,9 @@ _VISION = "max_seq_length=8192 tokenizer.max_seq_len=8192 batch_size=1 tasks=[mm
 
 def evaluation_configs(waiting: frozenset[str]) -> dict[str, tuple[str, str]]:
     """Recipe and text of each config, by name, but for families that wait."""
-    rows = {checkpoint.name: checkpoint for checkpoint in CHECKPOINTS}
     configs = {}
     for name, row, settings in EVALUATIONS:
-        checkpoint = rows[row]
+        checkpoint = find_checkpoint(row)
         if checkpoint.name.split("/")[0] in waiting:
             continue
         values = inference_values(checkpoint)
@@ -56,9 +55,9 @@ def evaluation_configs(waiting: frozenset[str]) -> dict[str, tuple[str, str]]:
         run = f"Run: tune run eleuther_eval --config {name}  (needs: pip install 'torchtune[eval]')"
         header = (f"Weights: {download(checkpoint)}", run)
         configs[name] = ("eleuther_eval", render_values(header, _SECTIONS, values))
-    values = inference_values(rows["llama2/7B"])
+    values = inference_values(find_checkpoint("llama2/7B"))
     del values["tokenizer"]
     apply(values, _QUANTIZE)
-    header = (f"Weights: {download(rows['llama2/7B'])}", "Run: tune run quantize --config quantization")
+    header = (f"Weights: {download(find_checkpoint('llama2/7B'))}", "Run: tune run quantize --config quantization")
     configs["quantization"] = ("quantize", render_values(header, _SECTIONS, values))
     return configs

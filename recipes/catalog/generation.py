@@ -6,7 +6,7 @@ from typing import Any
 
 from recipes.catalog._render import download, render_values
 from recipes.catalog._values import apply, inference_values
-from recipes.catalog.checkpoints import CHECKPOINTS
+from recipes.catalog.checkpoints import find_checkpoint
 
 _SECTIONS = (
     ("", ("output_dir",)),
@@ -62,10 +62,9 @@ GENERATIONS: tuple[tuple[str, str, str, dict[str, Any], str], ...] = (
 
 def generation_configs(waiting: frozenset[str]) -> dict[str, tuple[str, str]]:
     """Recipe and text of each config, by name, but for families that wait."""
-    rows = {checkpoint.name: checkpoint for checkpoint in CHECKPOINTS}
     configs = {}
     for name, recipe, row, prompt, settings in GENERATIONS:
-        checkpoint = rows[row]
+        checkpoint = find_checkpoint(row)
         if checkpoint.name.split("/")[0] in waiting:
             continue
         values = inference_values(checkpoint) | {"prompt": prompt}

@@ -135,5 +135,10 @@ TOOL_CALLING: tuple[tuple[str, str], ...] = (
     ("*/[34]B_full_tool_calling */[78]B_full_tool_calling", "optimizer.lr=1e-5"),
     # weights, gradients and two states in bf16 would fill 80 GB
     ("*/[78]B_full_tool_calling", "optimizer._component_=torchao.optim.AdamW8bit -optimizer.fused batch_size=2"),
+    (
+        "mistral/7B_*",
+        "model.vocab_size=32768 model.num_layers=32 model.num_heads=32 model.num_kv_heads=8 model.embed_dim=4096 "
+        "model.intermediate_dim=14336 model.max_seq_len=32768 model.rope_base=1000000",
+    ),
     ("*/[78]B_full_tool_calling", "gradient_accumulation_steps=8"),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from recipes.catalog._render import SECTIONS, download, render_values, run_line
 from recipes.catalog._values import apply, config_values
-from recipes.catalog.checkpoints import CHECKPOINTS, Checkpoint
+from recipes.catalog.checkpoints import CHECKPOINTS, Checkpoint, find_checkpoint
 from recipes.catalog.methods import METHODS, Method
 
 _QAT = "quantizer._component_=torchtune.training.quantization.Int8DynActInt4WeightQATQuantizer quantizer.groupsize=256"
@@ -99,6 +99,13 @@ _NO_VALIDATION = "-dataset_val -batch_size_val -run_val_every_n_steps"
 _WHOLE = f"{_NO_VALIDATION} -dataset.split"
 
 VARIANTS = (
+    Variant("qwen2_5/3B_qat_single_device", "qwen2_5/3B_full_single_device", _QAT_ONE, _QAT),
+    Variant(
+        "qwen2_5/1.5B_qat_single_device",
+        "qwen2_5/1.5B_full_single_device",
+        _QAT_ONE,
+        f"{_QAT} batch_size=1 optimizer.lr=5e-6 log_peak_memory_stats=false",
+    ),
     Variant(
         "llama2/1B_qat_single_device",
         "llama2/7B_full_low_memory",
@@ -107,34 +114,11 @@ VARIANTS = (
         output="/tmp/torchtune/llama1b/qat_single_device",
         repo="TinyLlama/TinyLlama_v1.1",
     ),
-    Variant(
-        "qwen2_5/1.5B_qat_single_device",
-        "qwen2_5/1.5B_full_single_device",
-        _QAT_ONE,
-        f"{_QAT} batch_size=1 optimizer.lr=5e-6 log_peak_memory_stats=false",
-    ),
-    Variant("qwen2_5/3B_qat_single_device", "qwen2_5/3B_full_single_device", _QAT_ONE, _QAT),
     *(_qat(checkpoint) for checkpoint in ("llama2/7B", "llama3/8B", "llama3_1/8B", "llama3_2/3B")),
     *(_qat(f"qwen3/{size}") for size in ("0.6B", "1.7B", "4B", "8B")),
     *(_qat(checkpoint, True, _WHOLE) for checkpoint in ("llama3/8B", "llama3_1/8B")),
     *(_qat(checkpoint, True, _NO_VALIDATION) for checkpoint in ("llama3_2/1B", "llama3_2/3B")),
     *(_qat(f"qwen3/{size}", True) for size in ("0.6B", "1.7B", "4B", "8B", "32B")),
-    Variant(
-        "llama3_2/8B_to_1B_KD_lora_single_device",
-        "llama3_2/1B_lora_single_device",
-        _KD_ONE,
-        f"{_KD} {_KD_LLAMA}",
-        output="/tmp/torchtune/llama3_2_8B_to_1B/KD_lora_single_device",
-        teacher="llama3_1/8B",
-    ),
-    Variant(
-        "llama3_2/8B_to_1B_KD_lora_distributed",
-        "llama3_2/1B_lora_single_device",
-        _KD_DISTRIBUTED,
-        f"{_KD} {_KD_LLAMA} {_KD_MANY}",
-        output="/tmp/torchtune/llama3_2_8B_to_1B/KD_lora_distributed",
-        teacher="llama3_1/8B",
-    ),
     Variant(
         "qwen2/1.5_to_0.5B_KD_lora_single_device",
         "qwen2/0.5B_lora_single_device",
@@ -152,6 +136,22 @@ VARIANTS = (
         teacher="qwen2/1.5B",
     ),
     Variant(
+        "llama3_2/8B_to_1B_KD_lora_single_device",
+        "llama3_2/1B_lora_single_device",
+        _KD_ONE,
+        f"{_KD} {_KD_LLAMA}",
+        output="/tmp/torchtune/llama3_2_8B_to_1B/KD_lora_single_device",
+        teacher="llama3_1/8B",
+    ),
+    Variant(
+        "llama3_2/8B_to_1B_KD_lora_distributed",
+        "llama3_2/1B_lora_single_device",
+        _KD_DISTRIBUTED,
+        f"{_KD} {_KD_LLAMA} {_KD_MANY}",
+        output="/tmp/torchtune/llama3_2_8B_to_1B/KD_lora_distributed",
+        teacher="llama3_1/8B",
+    ),
+    Variant(
         "qwen2_5/14B_to_7B_KD_lora_single_device",
         "qwen2_5/7B_lora_single_device",
         _KD_ONE,
@@ -163,7 +163,7 @@ VARIANTS = (
         "qwen3/14B_to_8B_KD_lora_single_device",
         "qwen3/8B_lora_single_device",
         _KD_ONE,
-        f"{_KD} {_KD_QWEN} {_files(5)} -optimizer_in_bwd profiler.warmup_steps=3",
+        f"{_KD} {_KD_QWEN} {_files(5)} model._component_=torchtune.models.qwen3.lora_qwen3_8b_base -optimizer_in_bwd profiler.warmup_steps=3",
         output="/tmp/torchtune/qwen3_14B_to_8B/KD_lora_single_device",
         teacher="qwen3/14B",
     ),
@@ -190,11 +190,6 @@ VARIANTS = (
         output="/tmp/torchtune/llama3_2_vision_11B/lora_multi_dataset",
     ),
 )
-
-
-def find_checkpoint(name: str) -> Checkpoint:
-    """The checkpoint of this name."""
-    return next(checkpoint for checkpoint in CHECKPOINTS if checkpoint.name == name)
 
 
 def variant_values(variant: Variant) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import shlex
 import warnings
 from pathlib import Path
@@ -16,7 +17,7 @@ from recipes.catalog import HAND_WRITTEN, WAITING, index_text, written_configs
 from recipes.catalog._values import apply
 from recipes.catalog.checkpoints import CHECKPOINTS
 from torchtune import _recipe_registry as registry
-from torchtune.config import InstantiationError, check_keys
+from torchtune.config import InstantiationError, check_keys, validate
 from torchtune.config._utils import _get_component_from_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +32,12 @@ GIVEN: dict[str, tuple[int, tuple[str, ...]]] = {
     "tensor_parallel_plan": (0, ("model",)),
 }
 NOT_REQUIRED = ("bitsandbytes",)  # packages that users of a config install themselves, as its second line says
+
+
+# Recipes of torchtune that are no part of this table: learning from preferences and rewards
+ELSEWHERE = ("dpo", "ppo", "grpo")
+# A config that torchtune lists and does not have
+NO_CONFIG = {"dev/3B_grpo_sft"}
 
 
 def load(name: str) -> DictConfig:
@@ -124,6 +131,35 @@ def test_every_key_is_read_by_the_recipe(name: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert check_keys(load(name), keys, strict=True) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_is_valid(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*bitsandbytes is not installed|.*No module named 'bitsandbytes'")
+        validate(load(name))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_an_optional_package_that_is_missing_is_named_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    from torchtune.config import instantiate
+
+    cfg = load("llama3/8B_full_single_device")
+    with pytest.warns(UserWarning, match="optimizer.*pip install bitsandbytes.*torchao.optim.AdamW8bit"):
+        validate(cfg)
+    with pytest.raises(InstantiationError, match="pip install bitsandbytes"):
+        instantiate(cfg.optimizer, [])
+
+
+def test_every_recipe_and_config_of_torchtune_is_there() -> None:
+    """Facts: the registry of pytorch/torchtune."""
+    known = json.loads((ROOT / "tests" / "assets" / "recipes" / "upstream_names.json").read_text())
+    recipes = {recipe.name: recipe for recipe in registry.get_all_recipes()}
+    known = {name: facts for name, facts in known.items() if not any(word in name for word in ELSEWHERE)}
+    assert set(known) <= set(recipes)
+    for name, facts in known.items():
+        assert recipes[name].supports_distributed == facts["distributed"]
+        assert set(facts["configs"]) - {config.name for config in recipes[name].configs} <= NO_CONFIG
 
 
 def test_a_setting_sets_or_leaves_out() -> None:

@@ -79,9 +79,8 @@ def test_two_processes_answer_as_one(tmp_path: Path) -> None:
     command += ["--config", str(tmp_path / "cfg.yaml")]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
     assert run.returncode == 0, run.stderr[-3000:]
-    from torchtune.generation import generate
-
     from recipes.generate import InferenceRecipe
+    from torchtune.generation import generate
 
     recipe = InferenceRecipe(OmegaConf.merge(cfg, {"tensor_parallel_plan": None}))
     recipe.setup()

@@ -56,9 +56,11 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         remember_source(cfg, str(args.config))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            check_keys(cfg, keys or map(str, cfg))
-        sys.stderr.writelines(f"warning: {warning.message}\n" for warning in caught)
-        validate(cfg)
+            try:
+                check_keys(cfg, keys or map(str, cfg))
+                validate(cfg)
+            finally:
+                sys.stderr.writelines(f"warning: {warning.message}\n" for warning in caught)
     except ConfigError as error:
         parser.error(str(error))
     except (InstantiationError, OmegaConfBaseException, yaml.YAMLError, OSError) as error:

@@ -9,6 +9,12 @@ from omegaconf import Container
 
 _SOURCE = "_torchtune_source"
 
+# Packages that configs name and users install themselves, and how, or what to do without.
+OPTIONAL_PACKAGES = {
+    "bitsandbytes": "pip install bitsandbytes (it needs a GPU), or choose another optimizer, such as "
+    "optimizer=torchao.optim.AdamW8bit or optimizer=torch.optim.AdamW",
+}
+
 
 @dataclass(frozen=True)
 class Where:

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from torchtune.config._errors import InstantiationError
+from torchtune.config._errors import OPTIONAL_PACKAGES, InstantiationError
 from torchtune.utils._logging import get_logger, log_rank_zero
 from torchtune.utils._text import nearest
 
@@ -100,7 +100,8 @@ def _import(name: str) -> ModuleType:
         if missing and here not in sys.path:
             sys.path.append(here)  # a component in a file beside the config, as in `python recipe.py`
             return _import(name)
-        raise InstantiationError(f"Could not import module '{name}': {error}") from error
+        hint = f". To use it: {OPTIONAL_PACKAGES[name]}" if missing and name in OPTIONAL_PACKAGES else ""
+        raise InstantiationError(f"Could not import module '{name}': {error}{hint}") from error
 
 
 def _merge_yaml_and_cli_args(yaml_args: Namespace, cli_args: list[str]) -> DictConfig:

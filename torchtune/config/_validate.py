@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from torchtune.config._errors import ConfigError, InstantiationError, Where, describe, where_of
+from torchtune.config._errors import OPTIONAL_PACKAGES, ConfigError, InstantiationError, Where, describe, where_of
 from torchtune.config._instantiate import argument_problems, resolve_component
 from torchtune.config._utils import _has_component
 from torchtune.utils._logging import process_rank
@@ -21,7 +22,8 @@ _INTERPOLATION = re.compile(r"\$\{([^${}:]+)\}")
 def validate(cfg: DictConfig) -> None:
     """Checks that every component of a config exists and takes the arguments it is given; builds nothing.
 
-    Arguments that are missing are no error: recipes add some when they build.
+    Arguments that are missing are no error: recipes add some when they build. A component of an optional package that is
+    not installed gives a warning, which says how to get it.
 
     Args:
         cfg: the parsed config.
@@ -37,7 +39,11 @@ def validate(cfg: DictConfig) -> None:
         try:
             component = resolve_component(node["_component_"], {}, where)
         except InstantiationError as error:
-            missing.append(error)
+            package = str(node["_component_"]).partition(".")[0]
+            if package in OPTIONAL_PACKAGES and importlib.util.find_spec(package) is None:
+                warnings.warn(f"{error}. Its arguments were not checked.", stacklevel=2)
+            else:
+                missing.append(error)
             continue
         kwargs = {k: v for k, v in node.items() if k != "_component_"}
         wrong += [_located(p, where) for p in argument_problems(component, (), kwargs, partial=True)]
