@@ -95,7 +95,7 @@ def test_ls_shows_a_recipe_once_and_each_of_its_configs(
     assert header == f"{'RECIPE':<40} {'CONFIG':<40}"
     recipes = registry.get_all_recipes()
     assert [line.split()[0] for line in lines if line[0] != " "] == [recipe.name for recipe in recipes]
-    assert [line[41:].strip() for line in lines] == [
+    assert [line.split()[-1] for line in lines] == [
         name for recipe in recipes for name in [c.name for c in recipe.configs] or ["<>"]
     ]
 
