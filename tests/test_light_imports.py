@@ -58,6 +58,39 @@ def test_module_imports_nothing_heavy_but_torch(module: str) -> None:
     assert not loaded_by(module) & HEAVY
 
 
+EVERY_MODULE = """
+import contextlib, importlib, io, json, os, pkgutil, sys
+import torch
+environment, loaded = dict(os.environ), set(sys.modules)
+import torchtune
+names = [m.name for m in pkgutil.walk_packages(torchtune.__path__, "torchtune.") if not m.name.endswith("__main__")]
+printed = io.StringIO()
+with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    for name in names:
+        importlib.import_module(name)
+new = sorted({m.partition(".")[0] for m in set(sys.modules) - loaded})
+print(json.dumps({"names": len(names), "new": new, "printed": printed.getvalue(), "same": dict(os.environ) == environment}))
+"""
+
+
+def test_all_modules_together_bring_in_nothing_heavy_print_nothing_and_set_no_variable() -> None:
+    result = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["names"] > 300 and found["same"] and found["printed"] == ""
+    assert not set(found["new"]) & (
+        HEAVY | {"tokenizers", "sentencepiece", "tiktoken", "jinja2", "wandb", "tensorboard"}
+    )
+
+
+def test_the_package_imports_in_a_fifth_of_a_second() -> None:
+    code = "import sys, time; start = time.process_time(); import torchtune; print(time.process_time() - start)"
+    taken = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) for _ in range(3)
+    ]
+    assert min(taken) < 0.2
+
+
 def test_import_sets_no_environment_variable() -> None:
     code = "import os; before = dict(os.environ); import torchtune, torchtune.training, torchtune.datasets; assert dict(os.environ) == before"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.flex_attention import BlockMask
 
 from torchtune.modules import MultiHeadAttention, TransformerDecoder
@@ -109,6 +108,9 @@ def _gather_keys(
         if mask is not None:
             rows = mask[..., start:end, :]
         elif is_causal and q.is_cuda and options.get("softcap") is None:
+            # Its module loads the compiler, which sets an environment variable.
+            from torch.nn.attention.bias import causal_lower_right
+
             rows = causal_lower_right(length, seen)
         elif is_causal:
             rows = torch.ones(length, seen, dtype=torch.bool, device=q.device).tril(start)
