@@ -24,7 +24,10 @@ from torchtune.data.checks._schema import ArgumentChecker
 
 #: Deeper nesting is refused: writing and reading such a value would overflow the stack somewhere on its way.
 MAX_DEPTH = 200
+#: A row nested deeper than this is not looked into. Each Python has its own limit, and the older ones' is near 1,000.
+_MAX_ROW_DEPTH = 500
 COLUMNS = {"openai": "messages", "sharegpt": "conversations"}
+_TOO_DEEP = ("nesting", f"The row is nested deeper than {MAX_DEPTH} levels")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _INDEX = re.compile(r"\b(?:message|index) (\d+)\b|\bmessages?\[(\d+)\]")
 _REMOTE = re.compile(r"[a-z0-9]+://|data:")
@@ -408,9 +411,11 @@ def parse_row(data: bytes) -> tuple[dict[str, Any] | None, list[tuple[str, str]]
         hint = "; more than one value in the line" if error.msg == "Extra data" else ""
         return None, [*faults, ("bad_json", f"Not JSON: {error.msg} at character {error.pos + 1}, near {near!r}{hint}")]
     except RecursionError:
-        return None, [*faults, ("nesting", f"The row is nested deeper than {MAX_DEPTH} levels")]
+        return None, [*faults, _TOO_DEEP]
     except ValueError as error:  # a number with thousands of digits
         return None, [*faults, ("bad_json", f"Not usable JSON: {error}")]
+    if text.count("{") + text.count("[") > _MAX_ROW_DEPTH and depth_of(row, _MAX_ROW_DEPTH) > _MAX_ROW_DEPTH:
+        return None, [*faults, _TOO_DEEP]
     if not isinstance(row, dict):
         return None, [
             *faults,
@@ -431,11 +436,11 @@ def _kind_of(message: Any, text: str) -> str:
     return "bad_call" if _CALL_WORDS.search(text) else "bad_message"
 
 
-def depth_of(value: Any) -> int:
+def depth_of(value: Any, limit: int = MAX_DEPTH) -> int:
     """How deep objects and lists are nested in a value; counts no further than past the limit."""
     kinds = (Mapping, list, tuple)
     level, depth = [value] if isinstance(value, kinds) else [], 0
-    while level and depth <= MAX_DEPTH:
+    while level and depth <= limit:
         depth += 1
         items = (item.values() if isinstance(item, Mapping) else item for item in level)
         level = [inner for values in items for inner in values if isinstance(inner, kinds)]
