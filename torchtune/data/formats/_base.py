@@ -185,7 +185,8 @@ class ChatFormat(ABC):
             Segments whose texts, joined, equal the official template's text byte for byte.
 
         Raises:
-            ValueError: if an option is unknown, or the family cannot express a message (its index and a way out are named).
+            ValueError: if an option is unknown, the family cannot express a message (its index and a way out are named), or
+                a tool is no function schema where the format has to read it.
         """
         from ._write import Chat, Writer
 
@@ -194,7 +195,14 @@ class ChatFormat(ABC):
         if not self.native_tools:
             self._without_tools(chat)
         writer = Writer(self)
-        self.write(writer, chat)
+        try:
+            self.write(writer, chat)
+        except (AttributeError, KeyError, TypeError) as error:
+            from ._schemas import schema_problem
+
+            if (problem := schema_problem(chat.tools)) is None:
+                raise
+            raise ValueError(f"Format {self.name}: {problem}. Mend the schema of this tool.") from error
         if self.check_calls:
             self._check_calls(chat, writer.segments, tools)
         writer.turn(None)
