@@ -21,17 +21,6 @@ class GRPOLoss(GroupPolicyLoss):
     def __init__(self, epsilon: float = 0.1, kl_coeff: float = 0.1) -> None:
         super().__init__(epsilon=epsilon, kl_coeff=kl_coeff, normalize="token")
 
-    def forward(  # type: ignore[override]
-        self,
-        pi_old_logprobs: torch.Tensor,
-        pi_logprobs: torch.Tensor,
-        ref_logprobs: torch.Tensor,
-        advantages: torch.Tensor,
-        padding_masks: torch.Tensor | None = None,
-    ) -> Scalars:
-        """See :meth:`torchtune.rlhf.loss.GroupPolicyLoss.forward`."""
-        return super().forward(pi_old_logprobs, pi_logprobs, ref_logprobs, advantages, padding_masks)
-
 
 class GRPOSimpleLoss(GRPOLoss):
     """The loss where each answer is used for one step only: the ratio is 1 and only its gradient counts."""
@@ -40,7 +29,7 @@ class GRPOSimpleLoss(GRPOLoss):
         self,
         pi_old_logprobs: torch.Tensor,
         pi_logprobs: torch.Tensor,
-        ref_logprobs: torch.Tensor,
+        ref_logprobs: torch.Tensor | None,
         advantages: torch.Tensor,
         padding_masks: torch.Tensor | None = None,
     ) -> Scalars:
@@ -55,15 +44,14 @@ class GRPOCompletionLoss(GRPOLoss):
         self,
         pi_old_logprobs: torch.Tensor,
         pi_logprobs: torch.Tensor,
-        ref_logprobs: torch.Tensor,
+        ref_logprobs: torch.Tensor | None,
         advantages: torch.Tensor,
         padding_masks: torch.Tensor | None = None,
     ) -> Scalars:
         """See :meth:`torchtune.rlhf.loss.GroupPolicyLoss.forward`; the KL divergence is that of whole answers too."""
         mask = torch.ones_like(pi_logprobs, dtype=torch.bool) if padding_masks is None else padding_masks
-        old, new, ref = (
-            masked_sum(x, mask, dim=-1).unsqueeze(-1) for x in (pi_old_logprobs, pi_logprobs, ref_logprobs)
-        )
+        old, new = (masked_sum(x, mask, dim=-1).unsqueeze(-1) for x in (pi_old_logprobs, pi_logprobs))
+        ref = None if ref_logprobs is None else masked_sum(ref_logprobs, mask, dim=-1).unsqueeze(-1)
         return super().forward(old, new, ref, advantages)
 
     def weight(self, padding_masks: torch.Tensor) -> torch.Tensor:

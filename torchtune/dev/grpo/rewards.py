@@ -72,6 +72,18 @@ def batch_shaped_correctness_reward(
     return results[..., 0], results[..., 1]
 
 
+class ShapedCorrectnessReward:
+    """:func:`shaped_correctness_reward` as a reward function of recipes."""
+
+    def __call__(self, episode: Any) -> float:
+        """The reward of an :class:`~torchtune.rlhf.tools.Episode` whose row has an ``answer``."""
+        if "answer" not in episode.row:
+            raise ValueError(
+                f"The row has no column 'answer'; it has {sorted(episode.row)}. Name reward_functions in the config"
+            )
+        return shaped_correctness_reward(str(episode.row["answer"]), episode.text)[0]
+
+
 class FormattedMathCorrectnessReward:
     """Rewards an answer tag that holds the right answer.
 
