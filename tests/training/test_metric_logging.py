@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -18,6 +19,7 @@ from torchtune.training.metric_logging import (
     MLFlowLogger,
     StdoutLogger,
     TensorBoardLogger,
+    TrackioLogger,
     WandBLogger,
     flatten_dict,
     save_config,
@@ -159,3 +161,87 @@ def test_only_rank_zero_writes(monkeypatch, tmp_path, config):
 def test_nested_keys_are_joined():
     assert flatten_dict({"a": {"b": {"c": 1}}, "d": 2}) == {"a.b.c": 1, "d": 2}
     assert flatten_dict({"a": {"b": 1}}, sep="/", parent_key="x") == {"x/a/b": 1}
+
+
+def log_run(folder, losses, start=1, **settings):
+    logger = StdoutLogger()
+    logger.log_config(OmegaConf.create({"output_dir": str(folder), "secret_token": "abc", **settings}))
+    for step, loss in enumerate(losses, start):
+        logger.log_dict({"loss": loss, "lr": 0.1}, step=step)
+    logger.log("val_loss", 2.5, step=start)
+    logger.close()
+
+
+def test_a_run_leaves_its_metrics_a_page_and_a_picture(tmp_path):
+    log_run(tmp_path, [3.0, 2.0, float("nan")])
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["lr"]) for row in rows[:3]] == [(1, 0.1), (2, 0.1), (3, 0.1)]
+    page = (tmp_path / "summary.html").read_text()
+    assert page.count("<svg") == 2  # losses, and the learning rate
+    assert "<td>loss</td><td>3</td><td>2</td><td>2</td><td>3</td><td>2.5</td><td>2</td>" in page
+    assert "output_dir" in page
+    assert "abc" not in page
+    assert "http" not in page.replace("<!doctype html>", "")
+    image = pytest.importorskip("PIL.Image").open(tmp_path / "loss_curve.png")
+    assert image.size == (1440, 600)
+    assert (37, 99, 235) in {colour for _, colour in image.getcolors(1 << 20)}
+
+
+def test_a_resumed_run_goes_on_with_its_curve_and_a_new_one_starts_anew(tmp_path):
+    from torchtune.training._run_summary import read_curves
+
+    log_run(tmp_path, [3.0, 2.0])
+    log_run(tmp_path, [1.5, 1.0], start=2, resume_from_checkpoint=True)
+    assert read_curves(tmp_path / "metrics.jsonl")["loss"] == [(1, 3.0), (2, 1.5), (3, 1.0)]
+    log_run(tmp_path, [9.0])
+    assert read_curves(tmp_path / "metrics.jsonl")["loss"] == [(1, 9.0)]
+
+
+def test_wandb_keeps_an_offline_run_on_disk(tmp_path, config, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandBLogger(project="test", log_dir=str(tmp_path / "wandb_logs"))
+    logger.log_config(config)
+    logger.log_dict(VALUES, step=1)
+    logger.close()
+    files = list((tmp_path / "wandb_logs").rglob("*.wandb"))
+    assert len(files) == 1
+    content = files[0].read_bytes()
+    assert b"global_step" in content
+    assert b"abc123" not in content and b"letmein" not in content
+
+
+def test_mlflow_keeps_runs_in_a_local_store(tmp_path, config):
+    mlflow = pytest.importorskip("mlflow")
+    uri = f"sqlite:///{tmp_path}/mlflow.db" if importlib.util.find_spec("sqlalchemy") else f"file://{tmp_path}/mlruns"
+    logger = MLFlowLogger(experiment_name="test", tracking_uri=uri, run_name="one")
+    logger.log_config(config)
+    logger.log_dict(VALUES, step=1)
+    run_id = mlflow.active_run().info.run_id
+    logger.close()
+    run = mlflow.get_run(run_id)
+    assert run.data.metrics == {"loss": 1.25, "lr": 0.5, "norm": 2.0}
+    assert run.data.params["tokenizer.path"] == "t.model"
+    assert run.data.params["metric_logger.api_key"] == "<hidden>"
+
+
+def test_trackio_keeps_runs_in_a_local_folder(tmp_path, config, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    pytest.importorskip("trackio")
+    logger = TrackioLogger(project="test", name="one")
+    logger.log_config(config)
+    logger.log_dict(VALUES, step=1)
+    logger.close()
+    assert list(tmp_path.rglob("*.db")) + list(tmp_path.rglob("*.jsonl")) != []
+
+
+def test_comet_keeps_an_offline_run_on_disk(tmp_path, config, monkeypatch):
+    pytest.importorskip("comet_ml")
+    monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", str(tmp_path / "comet"))
+    logger = CometLogger(project="test", online=False, log_code=False)
+    logger.log_config(config)
+    logger.log_dict(VALUES, step=1)
+    logger.close()
+    assert list((tmp_path / "comet").glob("*.zip")) != []

@@ -1,6 +1,7 @@
 """Metric loggers: the terminal, a file, TensorBoard, and services, each imported when it is made.
 
-Only rank 0 writes. Keys and tokens in a config are never logged or saved.
+Only rank 0 writes. Keys and tokens in a config are never logged or saved. Whichever is chosen, the output folder of a run
+gets ``metrics.jsonl``, and at its end ``summary.html`` and, where Pillow is installed, ``loss_curve.png``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from typing_extensions import Protocol
 
 from torchtune.training._distributed import get_world_size_and_rank
+from torchtune.training._run_summary import RunSummary
 
 _log = logging.getLogger("torchtune")
 
@@ -123,6 +125,7 @@ class _Logger:
     def __init__(self) -> None:
         _, self.rank = get_world_size_and_rank()
         self._active = self.rank == 0
+        self._summary: RunSummary | None = None
 
     def log(self, name: str, data: Scalar, step: int) -> None:
         """Log one value of a step."""
@@ -130,8 +133,12 @@ class _Logger:
 
     def log_dict(self, payload: Mapping[str, Scalar], step: int) -> None:
         """Log several values of a step."""
-        if self._active:
-            self._write({name: _number(data) for name, data in payload.items()}, step)
+        if not self._active:
+            return
+        values = {name: _number(data) for name, data in payload.items()}
+        self._write(values, step)
+        if self._summary is not None:
+            self._summary.add(values, step)
 
     def log_config(self, config: DictConfig) -> None:
         """Save the config to the output folder, and log it where the logger has a place for it."""
@@ -139,12 +146,16 @@ class _Logger:
             path = save_config(config)
             _log.info("Wrote the config to %s", path)
             self._write_config(_plain(config), path)
+            resumed = bool(config.get("resume_from_checkpoint"))
+            self._summary = RunSummary(Path(config.output_dir), path.read_text(encoding="utf-8"), resumed)
 
     def close(self) -> None:
         """Write what is left and let go of files and connections."""
         if self._active:
             self._active = False
             self._close()
+            if self._summary is not None:
+                self._summary.close()
 
     def __del__(self) -> None:
         if getattr(self, "_active", False) and not sys.is_finalizing():

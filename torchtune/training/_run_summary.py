@@ -1,0 +1,182 @@
+"""What is left of a run: its metrics as JSON lines, its loss curve as a picture, and a page with both and the config."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+METRICS_FILE, CURVE_FILE, PAGE_FILE = "metrics.jsonl", "loss_curve.png", "summary.html"
+_COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed")
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 300, 64, 32, 24
+_STYLE = (
+    "body{font:14px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#1f2937}"
+    "table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #d1d5db;padding:.25rem .6rem;text-align:right}"
+    "td:first-child,th:first-child{text-align:left}pre{background:#f3f4f6;padding:1rem;overflow-x:auto}svg{width:100%}"
+)
+
+Curve = list[tuple[float, float]]
+# ("line", points, colour) or ("text", (x, y, anchor), words)
+Shape = tuple[str, Any, str]
+
+
+class RunSummary:
+    """Collects what a run logs, and writes it down at the end.
+
+    Args:
+        folder: the run's output folder.
+        config: the run's config as YAML, without secrets.
+        resumed: go on with the metrics that are there, else start anew.
+    """
+
+    def __init__(self, folder: Path, config: str, resumed: bool = False) -> None:
+        self.folder, self.config = folder, config
+        self.started = time.time()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / METRICS_FILE).open("a" if resumed else "w", encoding="utf-8")
+
+    def add(self, values: Mapping[str, float | int], step: int) -> None:
+        """Notes the values of a step."""
+        self._file.write(json.dumps({"step": step, "seconds": round(time.time() - self.started, 3), **values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Writes the page, and the picture where Pillow is installed."""
+        self._file.close()
+        curves = read_curves(self.folder / METRICS_FILE)
+        if not curves:
+            return
+        (self.folder / PAGE_FILE).write_text(self._page(curves), encoding="utf-8")
+        losses = {name: curves[name] for name in ("loss", "val_loss") if name in curves}
+        if losses:
+            write_png(self.folder / CURVE_FILE, chart(losses))
+
+    def _page(self, curves: Mapping[str, Curve]) -> str:
+        title = escape(self.folder.name or "run")
+        parts = [f"<h1>{title}</h1>", f"<p>{escape(self._facts(curves))}</p>"]
+        groups = {"Loss": ("loss", "val_loss", "class_loss", "kd_loss"), "Learning rate": ("lr",)}
+        groups["Tool calls"] = tuple(name for name in curves if name.startswith("tool_eval/"))[: len(_COLOURS)]
+        for heading, names in groups.items():
+            chosen = {name: curves[name] for name in names if name in curves}
+            if chosen:
+                parts += [f"<h2>{heading}</h2>", svg(chart(chosen))]
+        parts += ["<h2>Metrics</h2>", _table(curves), "<h2>Config</h2>", f"<pre>{escape(self.config)}</pre>"]
+        return (
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+            + "\n".join(parts)
+            + "</html>\n"
+        )
+
+    def _facts(self, curves: Mapping[str, Curve]) -> str:
+        import torch
+
+        steps = int(max(x for curve in curves.values() for x, _ in curve))
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+        ended = time.strftime("%Y-%m-%d %H:%M")
+        seconds = time.time() - self.started
+        return f"{steps} steps, ended {ended} after {seconds:.0f} s; torch {torch.__version__}, {device}"
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """The curve of each metric in a file of JSON lines; of a step that was run twice the last value counts."""
+    curves: dict[str, dict[int, float]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        step = row.pop("step")
+        row.pop("seconds", None)
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                curves.setdefault(name, {})[step] = float(value)
+    return {name: sorted(points.items()) for name, points in curves.items()}  # type: ignore[misc]
+
+
+def chart(curves: Mapping[str, Curve]) -> list[Shape]:
+    """Lines and texts of a chart, in pixels from the top left."""
+    points = [point for curve in curves.values() for point in curve]
+    (left, right), (low, high) = (_range(point[axis] for point in points) for axis in (0, 1))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - left) / (right - left) * (_WIDTH - _LEFT - 16)
+        up = (y - low) / (high - low) * (_HEIGHT - _BOTTOM - _TOP)
+        return round(_LEFT + across, 1), round(_HEIGHT - _BOTTOM - up, 1)
+
+    shapes: list[Shape] = []
+    for i in range(5):
+        x, y = left + (right - left) * i / 4, low + (high - low) * i / 4
+        shapes.append(("line", [place(left, y), place(right, y)], "#e5e7eb"))
+        shapes.append(("text", (_LEFT - 6, place(left, y)[1] + 4, "end"), f"{y:.4g}"))
+        shapes.append(
+            ("text", (place(x, low)[0], _HEIGHT - 12, "middle"), f"{x:.0f}" if right - left >= 8 else f"{x:.4g}")
+        )
+    for number, (name, curve) in enumerate(curves.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        at = _LEFT + 150 * number
+        shapes.append(("line", [(at, 12), (at + 18, 12)], colour))
+        shapes.append(("text", (at + 24, 16, "start"), name))
+        drawn = [place(*point) for point in curve]
+        if len(drawn) == 1:  # one point has no line
+            drawn = [(drawn[0][0] - 3, drawn[0][1]), (drawn[0][0] + 3, drawn[0][1])]
+        shapes.append(("line", drawn, colour))
+    return shapes
+
+
+def _range(values: Iterable[float]) -> tuple[float, float]:
+    found = list(values)
+    low, high = min(found), max(found)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def svg(shapes: Iterable[Shape]) -> str:
+    """A chart as SVG."""
+    parts = []
+    for kind, where, what in shapes:
+        if kind == "line":
+            path = " ".join(f"{x},{y}" for x, y in where)
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{what}" stroke-width="1.5"/>')
+        else:
+            x, y, anchor = where
+            parts.append(f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="11">{escape(what)}</text>')
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{"".join(parts)}</svg>'
+
+
+def write_png(path: Path, shapes: Iterable[Shape]) -> bool:
+    """A chart as a picture; False where Pillow is not installed."""
+    try:
+        from PIL import Image, ImageDraw
+    except ImportError:
+        return False
+    scale = 2
+    image = Image.new("RGB", (_WIDTH * scale, _HEIGHT * scale), "white")
+    draw = ImageDraw.Draw(image)
+    anchors = {"end": "rs", "middle": "ms", "start": "ls"}
+    for kind, where, what in shapes:
+        if kind == "line":
+            draw.line([(x * scale, y * scale) for x, y in where], fill=what, width=3)
+        else:
+            x, y, anchor = where
+            draw.text((x * scale, y * scale), what, fill="#374151", anchor=anchors[anchor], font_size=11 * scale)
+    image.save(path)
+    return True
+
+
+def _table(curves: Mapping[str, Curve]) -> str:
+    """First, last, least, greatest and middle value of each metric."""
+    columns: dict[str, Callable[[list[float]], float]] = {
+        "first": lambda v: v[0],
+        "last": lambda v: v[-1],
+        "least": min,
+        "greatest": max,
+        "median": statistics.median,
+    }
+    rows = ["<tr><th>metric</th>" + "".join(f"<th>{name}</th>" for name in columns) + "<th>values</th></tr>"]
+    for name, curve in curves.items():
+        values = [value for _, value in curve]
+        cells = "".join(f"<td>{column(values):.6g}</td>" for column in columns.values())
+        rows.append(f"<tr><td>{escape(name)}</td>{cells}<td>{len(values)}</td></tr>")
+    return f"<table>{''.join(rows)}</table>"
