@@ -128,7 +128,9 @@ class FinetuneRecipe(FTRecipeInterface):
             cfg, self.model, self.loss_fn, load_teacher=self._load_teacher, total_steps=self.total_steps, seed=self.seed
         )
         self.lr_scheduler = self._setup_lr_scheduler()
-        self.profiler = config.instantiate(cfg.profiler) if cfg.get("profiler") else training.DummyProfiler()
+        self.profiler: Any = training.DummyProfiler()
+        if cfg.get("profiler"):
+            self.profiler, _ = config.instantiate(cfg.profiler)
         self.tool_evaluator = self._setup_tool_eval()
         self.save_schedule = training.CheckpointSchedule(
             cfg.get("save_every_n_steps"), cfg.get("save_every_n_epochs", 1), self.total_epochs
