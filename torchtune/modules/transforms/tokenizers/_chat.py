@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRUNCATION_TYPES = ("right", "left")
+#: What becomes of a sample that is longer than ``max_seq_len``.
+TRUNCATIONS = {
+    "turns": "samples lost whole turns; what is left is written anew, with its tools and its system message",
+    "tokens": "samples of which not even one turn fits lost its end",
+    "call": "samples of which not even one turn fits ended within a call, which is not trained",
+    "plain": "samples in torchtune's own format were cut at the token",
+    "untrained": "samples have nothing left that is trained",
+}
 #: Encoded stretches that a tokenizer remembers, and the longest that it does: headers and tool lists repeat.
 _CACHE_SIZE, _CACHE_CHARS = 2048, 32_768
 #: Tags such as <tool_call>: tokens in some vocabularies of a family and text in others.
@@ -60,6 +68,8 @@ class ChatTokens:
         self.runs = [] if runs is None else runs
         self.cut_off = cut_off
         self.messages = messages
+        #: True once :meth:`truncate` has left out tokens.
+        self.shortened = False
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -129,6 +139,7 @@ class ChatTokens:
             cut.add([end_id], end_owner, False, "end")
         elif end_id is not None and cut.tokens:
             cut.runs[-1:] = [cut.runs[-1]._replace(length=cut.runs[-1].length - 1), Run(1, end_owner, False, "end")]
+        cut.shortened = True
         return cut
 
     def cut(self, start: int, stop: int) -> ChatTokens:
@@ -209,8 +220,8 @@ class ChatTokenizer:
         self.chat_format = chat_format
         self.train_on = train_on
         self.format_options = dict(format_options or {})
-        #: How many samples were shortened by whole turns, and how many were cut within one.
-        self.truncation_counts: Counter[Literal["turns", "tokens"]] = Counter()
+        #: How many samples were too long, by what became of them: the keys of ``TRUNCATIONS``.
+        self.truncation_counts: Counter[str] = Counter()
         self._runs: dict[tuple[str, ...], list[list[int]]] = {}
         self._format: ChatFormat | None = None
         if chat_format is not None or self.format_options:
@@ -277,11 +288,18 @@ class ChatTokenizer:
             if self.prompt_template is not None:
                 messages = apply_template(self.prompt_template, messages, not add_end_tokens)
             chat = self._plain_chat(messages, add_end_tokens, **plain_options)
+            causes = ["plain"] if chat.shortened else []
         else:
+            causes = []
             chat = self._official_chat(messages, tools, add_end_tokens)
             if self.max_seq_len is not None and len(chat) > self.max_seq_len:
-                chat = self._fit_turns(chat, messages, tools, add_end_tokens)
+                chat, cause = self._fit_turns(chat, messages, tools, add_end_tokens)
+                causes = [cause]
         chat.messages = messages
+        if causes and add_end_tokens:
+            if all(chat.mask(self.train_on)) and any(map(_is_trained, messages)):
+                causes.append("untrained")
+            self._count_truncation(causes)
         return chat
 
     def tokenize_messages(
@@ -451,14 +469,16 @@ class ChatTokenizer:
                 self._runs[texts] = parts
         return parts
 
-    def _fit_turns(self, chat: ChatTokens, messages: list[Message], tools: Any, add_end_tokens: bool) -> ChatTokens:
-        """Drops whole turns until the rest fits; where not even one does, its end is cut.
+    def _fit_turns(
+        self, chat: ChatTokens, messages: list[Message], tools: Any, add_end_tokens: bool
+    ) -> tuple[ChatTokens, str]:
+        """Drops whole turns until the rest fits; where not even one does, its end is cut. Tells which it was.
 
         What is left is rendered anew, so it is what the format writes for it, with its tools and system prompt.
         """
         assert self.max_seq_len is not None
         if not add_end_tokens:
-            return chat.truncate(self.max_seq_len, self.truncation_type)
+            return chat.truncate(self.max_seq_len, self.truncation_type), "tokens"
         kept = _right_cuts(messages) if self.truncation_type == "right" else _left_cuts(messages)
         low, high, best = 0, len(kept) - 1, None
         shortest: ChatTokens = chat
@@ -472,17 +492,19 @@ class ChatTokenizer:
                 low = middle + 1
             if len(rendered) < len(shortest):
                 shortest = rendered
-        self._count_truncation("tokens" if best is None else "turns")
-        return best if best is not None else _cut_short(shortest, self.max_seq_len)
+        if best is not None:
+            return best, "turns"
+        cut, torn = _cut_short(shortest, self.max_seq_len)
+        return cut, "call" if torn else "tokens"
 
-    def _count_truncation(self, cause: Literal["turns", "tokens"]) -> None:
-        if not self.truncation_counts:
-            log.warning(
-                "A sample is longer than max_seq_len=%s. Whole turns are dropped where possible; "
-                "truncation_counts of the tokenizer counts such samples.",
-                self.max_seq_len,
-            )
-        self.truncation_counts[cause] += 1
+    def _count_truncation(self, causes: Iterable[str]) -> None:
+        """Counts a sample under each cause, and logs the first, the tenth, the hundredth... of it."""
+        for cause in causes:
+            self.truncation_counts[cause] += 1
+            count = self.truncation_counts[cause]
+            if str(count).strip("0") == "1":
+                what = TRUNCATIONS[cause]
+                log.warning("Longer than max_seq_len=%s, %d so far: %s.", self.max_seq_len, count, what)
 
 
 def _is_cut(before: str, after: str) -> bool:
@@ -512,8 +534,8 @@ def _is_trained(message: Message) -> bool:
     return message.role == "assistant" and not message.masked and message.weight != 0
 
 
-def _cut_short(chat: ChatTokens, max_seq_len: int) -> ChatTokens:
-    """Cuts the end off; a call that is not whole any more belongs to nobody then, so it is not trained."""
+def _cut_short(chat: ChatTokens, max_seq_len: int) -> tuple[ChatTokens, bool]:
+    """Cuts the end off. A call that is not whole any more belongs to nobody then, so it is not trained; True if there is one."""
     cut = chat.cut(0, max_seq_len)
     torn = cut.runs[-1].message_index if cut.runs else None
 
@@ -521,7 +543,8 @@ def _cut_short(chat: ChatTokens, max_seq_len: int) -> ChatTokens:
         return sum(run.length for run in runs if run.part == "call" and run.message_index == torn)
 
     if length_of_call(cut.runs) == length_of_call(chat.runs):
-        return cut
-    return cut.change_runs(
+        return cut, False
+    whole = cut.change_runs(
         lambda run: run._replace(message_index=None) if run.part == "call" and run.message_index == torn else run
     )
+    return whole, True
