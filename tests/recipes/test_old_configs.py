@@ -132,7 +132,7 @@ def test_a_config_of_0_6_runs(
     text, settings = KINDS[kind]
     rows = [
         {"conversations": [{"from": "human", "value": f"Add {i} and 1."}, {"from": "gpt", "value": str(i + 1)}]}
-        for i in range(64)
+        for i in range(400)
     ]
     data = tmp_path / "rows.json"
     data.write_text(json.dumps(rows))
