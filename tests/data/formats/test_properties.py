@@ -1,8 +1,13 @@
-"""What holds for every format on any conversation."""
+"""What holds for every format on any conversation.
+
+Each property is a function of a format and a conversation. A few conversations a format are drawn in every run of the
+tests; the slow test draws 500, and holds every property of every format on each.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from format_chats import (
@@ -12,52 +17,59 @@ from format_chats import (
     nasty_text,
     one_call_a_message,
     own,
-    plain_text,
     text_of,
 )
 from format_golden import PROFILE
-from hypothesis import assume, given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torchtune.data import Message, ToolCall
 from torchtune.data.formats import ChatFormat, Segment, get_format, list_formats
 
-PLAIN = [name for name in list_formats() if not get_format(name).native_tools]
-FORMATS = [get_format(name) for name in list_formats() if name not in PLAIN]
-FORMATS += [
-    get_format(name, tool_convention="hermes") for name in PLAIN if "tool_convention" in get_format(name).options
-]
-IDS = [fmt.name for fmt in FORMATS]
-every_format = pytest.mark.parametrize("fmt", FORMATS, ids=IDS)
+
+def _with_tools(name: str) -> ChatFormat:
+    """The format; where the family has no tools of its own, with the convention that writes them."""
+    fmt = get_format(name)
+    return fmt if fmt.native_tools else get_format(name, tool_convention="hermes")
+
+
+FORMATS = [_with_tools(name) for name in list_formats()]
+
+Chat = tuple[list[Message], list[dict]]
+
+
+class CannotCarry(Exception):
+    """The family's syntax cannot carry an argument of the conversation."""
 
 
 def fit(fmt: ChatFormat, messages: list[Message]) -> list[Message]:
     """The messages that the family can take: Gemma 2 has no system message, some take one call a message."""
     if not fmt.system_role and fmt.name != "gemma3":  # which puts the system text into the first user message
         messages = [message for message in messages if message.role != "system"]
-    return messages
+    if not one_call_a_message(fmt):
+        return messages
+    kept: list[Message] = []
+    for message in messages:
+        if message.tool_calls and len(message.tool_calls) > 1:
+            first = message.tool_calls[:1]
+            message = Message("assistant", message.content, tool_calls=first, ipython=True)
+        elif message.role == "tool" and kept[-1].role == "tool":
+            continue
+        kept.append(message)
+    return kept
 
 
-def try_render(fmt: ChatFormat, messages: list[Message], tools: list) -> list[Segment]:
-    """The segments; a conversation with an argument that the family's syntax cannot carry is left out."""
+def render(fmt: ChatFormat, messages: list[Message], tools: list) -> list[Segment]:
     try:
         return fmt.render(messages, tools)
     except ValueError as error:
-        assume("cannot carry" not in str(error))
+        if "cannot carry" in str(error):
+            raise CannotCarry from None
         raise
 
 
-def chats_for(fmt: ChatFormat, text: st.SearchStrategy[str] = plain_text) -> st.SearchStrategy:
-    return chats(text, parallel=not one_call_a_message(fmt))
-
-
-@every_format
-@PROFILE
-@given(data=st.data())
-def test_parse_inverts_render(fmt: ChatFormat, data: st.DataObject) -> None:
-    messages, tools = data.draw(chats_for(fmt, nasty_text))
-    messages = fit(fmt, messages)
-    segments = try_render(fmt, messages, tools)
+def parse_inverts_render(fmt: ChatFormat, messages: list[Message], tools: list, at: int) -> None:
+    segments = render(fmt, messages, tools)
     for index, message in enumerate(messages):
         if message.role != "assistant":
             continue
@@ -67,38 +79,35 @@ def test_parse_inverts_render(fmt: ChatFormat, data: st.DataObject) -> None:
         assert parsed.unparsed == []
 
 
-@every_format
-@PROFILE
-@given(data=st.data())
-def test_prompt_is_a_prefix_of_the_training_text(fmt: ChatFormat, data: st.DataObject) -> None:
-    messages, tools = data.draw(chats_for(fmt))
-    messages = fit(fmt, messages)
-    full = text_of(try_render(fmt, messages, tools))
+#: Their templates end a prompt otherwise than the same text with an answer behind it.
+PROMPT_DIFFERS = {"hermes", "nemotron3"}
+
+
+def prompt_is_a_prefix_of_the_training_text(fmt: ChatFormat, messages: list[Message], tools: list, at: int) -> None:
+    """Of the whole conversation, or of the sample that ``expand_turns`` makes of a turn."""
+    full = render(fmt, messages, tools)
+    samples = fmt.expand_turns(messages, tools)
+    assert len(samples) == (sum(m.role == "assistant" for m in messages) if fmt.rewrites_history else 1)
     for index, message in enumerate(messages):
         if message.role != "assistant":
             continue
         prompt = text_of(fmt.render(messages[:index], tools, add_generation_prompt=True))
-        if fmt.rewrites_history:
-            turn = text_of(fmt.render_turn(messages[: index + 1], tools))
-            assert turn.startswith(prompt) and len(turn) > len(prompt)
-        else:
-            assert full.startswith(prompt)
-            assert text_of(fmt.render_turn(messages[: index + 1], tools)) == prompt + text_of(
-                own(fmt.render(messages, tools), index)
-            )
+        turn = text_of(fmt.render_turn(messages[: index + 1], tools))
+        assert turn.startswith(prompt) and len(turn) > len(prompt)
+        if not fmt.rewrites_history:
+            assert text_of(full).startswith(prompt)
+            assert turn == prompt + text_of(own(full, index))
+        elif fmt.name not in PROMPT_DIFFERS:
+            sample = next(sample["messages"] for sample in samples if len(sample["messages"]) == index + 1)
+            assert text_of(fmt.render(sample, tools)).startswith(prompt)
+            assert all(m.masked for m in sample[:-1] if m.role == "assistant") and not sample[-1].masked
 
 
-@every_format
-@PROFILE
-@given(data=st.data())
-def test_text_from_the_data_forges_no_control_token(fmt: ChatFormat, data: st.DataObject) -> None:
+def data_forges_no_control_token(fmt: ChatFormat, messages: list[Message], tools: list, at: int) -> None:
     """The control tokens are those of the same conversation with harmless text."""
-    messages, tools = data.draw(chats_for(fmt))
-    messages = fit(fmt, messages)
     poison = " ".join(CONTROL_TEXTS + fmt.controls)
-    poisoned = [_poison(message, poison) for message in messages]
-    segments = try_render(fmt, poisoned, tools)
-    harmless = try_render(fmt, [_poison(message, "ok") for message in messages], tools)
+    segments = render(fmt, [_poison(message, poison) for message in messages], tools)
+    harmless = render(fmt, [_poison(message, "ok") for message in messages], tools)
     assert [s.text for s in segments if s.special] == [s.text for s in harmless if s.special]
     assert all(s.text in fmt.controls for s in segments if s.special)
 
@@ -113,36 +122,21 @@ def _poison(message: Message, poison: str) -> Message:
     )
 
 
-@every_format
-@PROFILE
-@given(data=st.data())
-def test_nothing_of_a_conversation_is_lost(fmt: ChatFormat, data: st.DataObject) -> None:
-    messages, tools = data.draw(chats_for(fmt))
-    messages = fit(fmt, messages)
-    segments = try_render(fmt, messages, tools)
+def nothing_is_lost(fmt: ChatFormat, messages: list[Message], tools: list, at: int) -> None:
+    segments = render(fmt, messages, tools)
     for index, message in enumerate(messages):
         mine = text_of([s for s in segments if s.message_index == index])
-        if message.role == "tool":
-            content = message.text_content.strip()
-            assert content in mine or json.dumps(content, ensure_ascii=False)[1:-1] in mine
-        else:
-            assert message.text_content.strip() in mine
+        content = message.text_content.strip()
+        forms = {content, json.dumps(content, ensure_ascii=False)[1:-1]} if message.role == "tool" else {content}
+        assert any(form in mine for form in forms)
         assert all(call.name in mine for call in message.tool_calls or [])
 
 
-@every_format
-@PROFILE
-@given(data=st.data())
-def test_damaged_output_never_raises_and_never_invents_a_call(fmt: ChatFormat, data: st.DataObject) -> None:
-    messages, tools = data.draw(chats_for(fmt))
-    messages = fit(fmt, messages)
+def damaged_output_invents_no_call(fmt: ChatFormat, messages: list[Message], tools: list, at: int) -> None:
     index = max(i for i, m in enumerate(messages) if m.role == "assistant" and (m.tool_calls or i == len(messages) - 1))
-    text = text_of(own(try_render(fmt, messages, tools), index))
-    cut = data.draw(st.integers(0, len(text)))
-    damaged = (
-        text[:cut] + data.draw(st.sampled_from(["", "}", "<", "\x00", "</tool_call>", "[ARGS]"])) + text[cut + 1 :]
-    )
-    for output in (text[:cut], damaged):
+    text = text_of(own(render(fmt, messages, tools), index))
+    cut, damages = at % (len(text) + 1), ("", "}", "<", "\x00", "</tool_call>", "[ARGS]")
+    for output in (text[:cut], text[:cut] + damages[at % len(damages)] + text[cut + 1 :]):
         parsed = fmt.parse(output, tools)
         assert all(isinstance(call.arguments, dict) and call.name for call in parsed.tool_calls)
         assert all(unparsed.reason and unparsed.text for unparsed in parsed.unparsed)
@@ -151,25 +145,67 @@ def test_damaged_output_never_raises_and_never_invents_a_call(fmt: ChatFormat, d
     assert [name for name, _ in kept] == [name for name, _ in whole[: len(kept)]]
 
 
-@every_format
-@PROFILE
-@given(text=st.one_of(nasty_text, st.text(max_size=60)))
-def test_any_text_can_be_parsed(fmt: ChatFormat, text: str) -> None:
+def any_text_can_be_parsed(fmt: ChatFormat, messages: list[Message], tools: list, at: int) -> None:
+    text = " ".join(message.text_content for message in messages)
     for output in (text, [Segment(text)], [Segment(token, special=True) for token in fmt.controls]):
-        parsed = fmt.parse(output)
-        assert isinstance(parsed.content, str)
+        assert isinstance(fmt.parse(output).content, str)
 
 
-@every_format
-@PROFILE
-@given(data=st.data())
-def test_every_segment_says_whose_it_is(fmt: ChatFormat, data: st.DataObject) -> None:
-    messages, tools = data.draw(chats_for(fmt))
-    messages = fit(fmt, messages)
-    segments = try_render(fmt, messages, tools)
+def every_segment_says_whose_it_is(fmt: ChatFormat, messages: list[Message], tools: list, at: int) -> None:
+    segments = render(fmt, messages, tools)
     assert all(segment.text for segment in segments)
     for segment in segments:
         if segment.sampled:
             assert segment.message_index is not None and messages[segment.message_index].role == "assistant"
             assert segment.part in ("content", "reasoning", "call", "end", "header")
     assert {s.message_index for s in segments} >= set(range(len(messages)))
+
+
+PROPERTIES: list[Callable[[ChatFormat, list[Message], list, int], None]] = [
+    parse_inverts_render,
+    prompt_is_a_prefix_of_the_training_text,
+    data_forges_no_control_token,
+    nothing_is_lost,
+    damaged_output_invents_no_call,
+    any_text_can_be_parsed,
+    every_segment_says_whose_it_is,
+]
+
+
+def holds(fmt: ChatFormat, chat: Chat, at: int) -> bool:
+    """Holds every property; False where the family cannot carry the conversation, and says so."""
+    messages = fit(fmt, chat[0])
+    try:
+        for check in PROPERTIES:
+            check(fmt, messages, chat[1], at)
+    except CannotCarry:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
+@PROFILE
+@given(chat=chats(nasty_text), at=st.integers(0, 10_000))
+def test_properties_hold(fmt: ChatFormat, chat: Chat, at: int) -> None:
+    holds(fmt, chat, at)
+
+
+@pytest.mark.slow
+def test_properties_hold_on_500_conversations_for_each_format() -> None:
+    carried = dict.fromkeys((fmt.name for fmt in FORMATS), 0)
+
+    @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(chat=chats(nasty_text), at=st.integers(0, 10_000))
+    def check(chat: Chat, at: int) -> None:
+        for fmt in FORMATS:
+            try:
+                carried[fmt.name] += holds(fmt, chat, at)
+            except Exception as error:
+                raise AssertionError(f"format {fmt.name}: {error}") from error
+
+    check()
+    assert {name for name, count in carried.items() if count < 500} == set()
+
+
+def test_every_format_is_held_to_the_properties() -> None:
+    assert [fmt.name for fmt in FORMATS] == list_formats() and len(FORMATS) >= 36

@@ -10,6 +10,7 @@ import pytest
 
 from torchtune.data import Message, ToolCall
 from torchtune.models.llama3 import Llama3Tokenizer
+from torchtune.models.mistral import MistralTokenizer
 from torchtune.models.qwen2_5 import Qwen2_5Tokenizer
 from torchtune.models.qwen3 import Qwen3Tokenizer
 from torchtune.modules.transforms.tokenizers._chat import ChatTokens, Run
@@ -275,13 +276,46 @@ class TestTruncation:
         chat = tokenizer.tokenize_chat(messages, tools=[TOOL])
         assert chat.tokens == whole.tokens[: first + 4]
         assert all(chat.mask("sampled")) and chat.mask("message")[-4:] == [True] * 4
-        assert tokenizer.truncation_counts == {"tokens": 1}
+        assert tokenizer.truncation_counts == {"call": 1, "untrained": 1}
 
     def test_a_long_answer_is_cut_and_trained_as_far_as_it_goes(self, llama: Any) -> None:
         messages = [Message("user", "hello", masked=True), Message("assistant", "word " * 50)]
         tokenizer = llama(chat_format="official", train_on="sampled", max_seq_len=90)
         tokens, mask = tokenizer.tokenize_messages(messages)
         assert len(tokens) == 90 and mask[-1] is False and tokens[-1] != tokenizer.eot_id
+        assert tokenizer.truncation_counts == {"tokens": 1}
+
+    @pytest.mark.parametrize("side", ["right", "left"])
+    @pytest.mark.parametrize("family", ["llama", "qwen", "mistral"])
+    def test_plain_samples_are_cut_as_ever_and_counted(
+        self, family: str, side: str, llama: Any, qwen: Any, spm_file: str
+    ) -> None:
+        make = {"llama": llama, "qwen": qwen, "mistral": lambda **options: MistralTokenizer(spm_file, **options)}[
+            family
+        ]
+        messages = [Message("user", "hello", masked=True), Message("assistant", "word " * 50)]
+        whole, tokenizer = make().tokenize_messages(messages)[0], make(max_seq_len=20, truncation_type=side)
+        tokens, _ = tokenizer.tokenize_messages(messages)
+        assert len(tokens) == 20 and tokens[:-1] == (whole[:19] if side == "right" else whole[-20:-1])
+        assert tokenizer.truncation_counts == {"plain": 1}
+
+    def test_causes_are_logged_at_powers_of_ten(self, llama: Any, caplog: pytest.LogCaptureFixture) -> None:
+        tokenizer = llama(max_seq_len=12)
+        messages = [Message("user", "hello " * 30, masked=True), Message("assistant", "world")]
+        for _ in range(12):
+            tokenizer.tokenize_messages(messages)
+        assert tokenizer.truncation_counts == {"plain": 12, "untrained": 12}
+        logged = [record.message for record in caplog.records]
+        assert logged[:2] == [
+            "Longer than max_seq_len=12, 1 so far: samples in torchtune's own format were cut at the token.",
+            "Longer than max_seq_len=12, 1 so far: samples have nothing left that is trained.",
+        ]
+        assert [text.split(", ")[1][:9] for text in logged[2:]] == ["10 so far"] * 2
+
+    def test_prompts_for_inference_are_not_counted(self, qwen: Any) -> None:
+        tokenizer = qwen(max_seq_len=30)
+        tokenizer({"messages": weather_chat()[:4], "tools": [TOOL]}, inference=True)
+        assert not tokenizer.truncation_counts
 
     def test_the_mask_follows_messages_that_stay(self, llama: Any) -> None:
         messages = weather_chat()
