@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -42,7 +43,8 @@ CONFIG_KEYS = {
     "ac_option", "custom_sharded_layers", "fsdp_cpu_offload", "fsdp_reshard_after_forward", "data_parallel_shard_dim",
     "data_parallel_replicate_dim", "tensor_parallel_dim", "tensor_parallel_plan", "context_parallel_dim",
     "context_parallel_rotate_method", "enable_fp8_training", "fp8_recipe_name", "low_cpu_ram",
-    "cudnn_deterministic_mode", "metric_logger", "log_every_n_steps", "log_peak_memory_stats", "log_level",
+    "cudnn_deterministic_mode", "on_nan_loss", "distributed_timeout_seconds",
+    "metric_logger", "log_every_n_steps", "log_peak_memory_stats", "log_level",
     "quantizer", "fake_quant_after_n_steps", "teacher_model", "teacher_checkpointer", "kd_loss", "kd_ratio",
     "early_exit_loss.layers", "early_exit_loss.curriculum", "early_exit_loss.scale_fn", "early_exit_loss.scale",
     "layer_dropout.prob", "layer_dropout.layers", "layer_dropout.layers_scale", "layer_dropout.disable_on_eval",
@@ -78,6 +80,8 @@ class FinetuneRecipe(FTRecipeInterface):
         self.epochs_run = 0
         self.global_step = 0
         self.tool_scores: dict[str, tool_eval.ToolEvalResult] = {}
+        self.loss_check = training.LossCheck(cfg.get("on_nan_loss", "stop"))
+        self.stop = training.StopSignal(self.device)
         self._check()
 
     def _check(self) -> None:
@@ -89,6 +93,8 @@ class FinetuneRecipe(FTRecipeInterface):
                 f"clip_grad_norm (is {cfg.get('clip_grad_norm')}) nor gradient_accumulation_steps > 1 (is "
                 f"{self.accumulation_steps}); set these to null and 1, or optimizer_in_bwd: false"
             )
+        if self.optimizer_in_bwd and cfg.get("on_nan_loss") == "skip":
+            raise ValueError("on_nan_loss: skip comes too late with optimizer_in_bwd: true; set one of them otherwise")
         if cfg.get("enable_activation_offloading") and not cfg.get("enable_activation_checkpointing"):
             raise ValueError("enable_activation_offloading: true needs enable_activation_checkpointing: true")
         for key in ("eval_tool_calls", "teacher_model", "early_exit_loss", "quantizer"):
@@ -111,7 +117,7 @@ class FinetuneRecipe(FTRecipeInterface):
         self.loss_fn = self._setup_loss(self.loss_fn)
         self.optimizer = self._setup_optimizer()
         self.data = self._setup_data(
-            cfg.dataset, cfg.batch_size, shuffle=cfg.get("shuffle", True), **cfg.get("dataloader", {})
+            cfg.dataset, cfg.batch_size, shuffle=cfg.get("shuffle", True), number_rows=True, **cfg.get("dataloader", {})
         )
         if self.rank == 0:
             folder = cfg.checkpointer.get("checkpoint_dir", "")
@@ -162,11 +168,16 @@ class FinetuneRecipe(FTRecipeInterface):
                     self.validate()
                 if self.tool_evaluator is not None and self._due(self.cfg.eval_tool_calls.get("every_n_steps")):
                     self.evaluate_tool_calls(f"step {self.global_step}")
-                if self.save_schedule.after_step(self.global_step) and not self._at_end_of(epoch):
+                stopping = self.stop.requested()
+                if (stopping or self.save_schedule.after_step(self.global_step)) and not self._at_end_of(epoch):
                     self.save_checkpoint(dir_prefix="step")
+                if stopping and not self._at_end_of(epoch):
+                    return
             self.epochs_run = epoch + 1
             if self.save_schedule.after_epoch(epoch):
                 self.save_checkpoint()
+            if self.stop.received:
+                return
         self.profiler.stop()
         bar.close()
         if self.data_val is not None:
@@ -186,17 +197,21 @@ class FinetuneRecipe(FTRecipeInterface):
         if self.cfg.get("fake_quant_after_n_steps") is not None:
             training.set_fake_quant(self.model, self.global_step >= self.cfg.fake_quant_after_n_steps)
         count = self.losses.add_normalized if self.optimizer_in_bwd else self.losses.add
+        sums = []
         for batch in micro_batches:
             with self.parallel.loss_context():
-                loss, num_tokens = self.loss(batch)
-                count(loss, num_tokens).backward()
+                sums.append(count(*self.loss(batch)))
+                sums[-1].backward()
         step = self.losses.finish()
         grad_norm = None
         if not self.optimizer_in_bwd:
             training.scale_grads_(self.trained, step.grad_scale)
             if self.cfg.get("clip_grad_norm") is not None:
                 grad_norm = float(training.clip_grad_norm(self.trained, float(self.cfg.clip_grad_norm)))
-            self.optimizer.step()
+        usable = self.loss_check(step.loss, grad_norm, sums, micro_batches, self.global_step + 1)
+        if not self.optimizer_in_bwd:
+            if usable:
+                self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
@@ -204,7 +219,7 @@ class FinetuneRecipe(FTRecipeInterface):
 
     def loss(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean loss per trained token of a batch, and the number of these tokens."""
-        batch = dict(batch)
+        batch = {key: value for key, value in batch.items() if key != "rows"}
         utils.batch_to_device(batch, self.device)
         batch = self.parallel.own_part(batch, self.ignore_index)
         labels = batch.pop("labels")  # of each position the next token: datasets give them so
@@ -280,6 +295,8 @@ class FinetuneRecipe(FTRecipeInterface):
         }
         if grad_norm is not None:
             metrics["grad_norm"] = grad_norm
+        if self.loss_check.skipped:
+            metrics["skipped_steps"] = self.loss_check.skipped
         if self.cfg.get("log_peak_memory_stats") and self.device.type != "cpu":
             metrics.update(training.get_memory_stats(device=self.device))
         self.metric_logger.log_dict(metrics, step=self.global_step)
@@ -468,16 +485,18 @@ class FinetuneRecipe(FTRecipeInterface):
 @config.parse
 def recipe_main(cfg: DictConfig) -> None:
     """Runs the recipe with a parsed config."""
-    config.check_keys(cfg, CONFIG_KEYS)
-    if training.is_distributed():
+    unknown = config.check_keys(cfg, CONFIG_KEYS)
+    training.check_recipe(cfg, unknown, ("model", "tokenizer", "checkpointer", "optimizer", "loss", "epochs"))
+    with training.fault_reports(cfg):
         training.init_distributed(
-            backend=training.get_distributed_backend(cfg.device, cfg.get("fsdp_cpu_offload", False))
+            backend=training.get_distributed_backend(cfg.device, cfg.get("fsdp_cpu_offload", False)),
+            timeout=timedelta(seconds=cfg.get("distributed_timeout_seconds", 600)),
         )
-    config.log_config(recipe_name="FinetuneRecipe", cfg=cfg)
-    recipe = FinetuneRecipe(cfg)
-    recipe.setup()
-    recipe.train()
-    recipe.cleanup()
+        config.log_config(recipe_name="FinetuneRecipe", cfg=cfg)
+        recipe = FinetuneRecipe(cfg)
+        recipe.setup()
+        recipe.train()
+        recipe.cleanup()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,14 @@ from torchtune.training._distributed import (
     is_distributed,
     set_torch_num_threads,
 )
+from torchtune.training._faults import (
+    LossCheck,
+    NonFiniteLossError,
+    StopSignal,
+    check_recipe,
+    fault_reports,
+    out_of_memory_advice,
+)
 from torchtune.training._grad_scaler import clip_grad_norm, scale_grads, scale_grads_
 from torchtune.training._inference import is_quantized, load_model
 from torchtune.training._model_util import disable_dropout
@@ -134,10 +142,12 @@ __all__ = [
     "InBackwardSchedule",
     "LR_SCHEDULER_KEY",
     "LossAccumulator",
+    "LossCheck",
     "MAX_STEPS_KEY",
     "MODEL_KEY",
     "ModelType",
     "NoOpManager",
+    "NonFiniteLossError",
     "OPT_KEY",
     "Objective",
     "OffloadActivations",
@@ -151,6 +161,7 @@ __all__ = [
     "SEED_KEY",
     "STEPS_KEY",
     "StepLoss",
+    "StopSignal",
     "TOTAL_EPOCHS_KEY",
     "Trained",
     "TrainingProgress",
@@ -163,6 +174,7 @@ __all__ = [
     "build_dataloader",
     "build_model",
     "build_objective",
+    "check_recipe",
     "check_validation_ends",
     "cleanup_before_training",
     "clip_grad_norm",
@@ -171,6 +183,7 @@ __all__ = [
     "count_loss_tokens",
     "create_optim_in_bwd_wrapper",
     "disable_dropout",
+    "fault_reports",
     "finish_adapter",
     "gather_cpu_state_dict",
     "get_act_offloading_ctx_manager",
@@ -198,6 +211,7 @@ __all__ = [
     "load_model",
     "loader_state",
     "log_memory_stats",
+    "out_of_memory_advice",
     "prepare_mha_for_tp",
     "prepare_qat",
     "progress_bar",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sized
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,6 +107,24 @@ class _Filled(Dataset):
         return row
 
 
+class _Numbered(Dataset):
+    """Rows with their numbers."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return index, self.dataset[index]
+
+
+def _collate_numbered(rows: list[Any], collate_fn: Callable[[list[Any]], Any]) -> Any:
+    """A batch that says which rows are in it."""
+    return {**collate_fn([row for _, row in rows]), "rows": [number for number, _ in rows if number != FILLER]}
+
+
 def build_dataloader(
     dataset: Any,
     *,
@@ -117,6 +136,7 @@ def build_dataloader(
     rank: int = 0,
     drop_last: bool = True,
     num_workers: int = 0,
+    number_rows: bool = False,
     **kwargs: Any,
 ) -> StatefulDataLoader:
     """A data loader with ``state_dict`` and ``load_state_dict``, the same number of batches on every rank.
@@ -135,6 +155,7 @@ def build_dataloader(
         drop_last: leave out the rows at the end that don't fill a batch on every rank. Else all rows are read; a rank that
             would have fewer gets rows whose labels are all ignored (for validation).
         num_workers: processes that read; 0 reads in this one.
+        number_rows: batches, which must be dicts, say under ``rows`` which rows are in them; not for streams.
         **kwargs: for ``StatefulDataLoader``.
 
     Raises:
@@ -162,7 +183,10 @@ def build_dataloader(
             f"The dataset's {len(dataset)} rows don't fill one batch of {batch_size} on each of {num_replicas} rank(s). "
             "Lower batch_size, or use more data (packing makes rows fewer)."
         )
-    return StatefulDataLoader(dataset if drop_last else _Filled(dataset), sampler=sampler, **common)
+    rows = dataset if drop_last else _Filled(dataset)
+    if number_rows:
+        rows, common["collate_fn"] = _Numbered(rows), partial(_collate_numbered, collate_fn=collate_fn)
+    return StatefulDataLoader(rows, sampler=sampler, **common)
 
 
 def set_epoch(loader: Any, epoch: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -96,6 +98,30 @@ def own_part(value: Any) -> Any:
         parts, (_, rank) = value["per_rank"], get_world_size_and_rank()
         return parts[rank] if rank < len(parts) else parts[0]
     return value
+
+
+@contextmanager
+def first_rank_writes() -> Iterator[bool]:
+    """Something that rank 0 writes and the others wait for; where it fails, it fails on all of them.
+
+    Yields:
+        Whether this is rank 0.
+
+    Raises:
+        OSError: on the other ranks, if rank 0 had an error.
+    """
+    world_size, rank = get_world_size_and_rank()
+    said: list[Any] = [None]
+    try:
+        yield rank == 0
+    except Exception as error:
+        said = [f"{type(error).__name__}: {error}"]
+        raise
+    finally:
+        if world_size > 1:
+            dist.broadcast_object_list(said, src=0)
+    if said[0] is not None:
+        raise OSError(f"rank 0 could not write: {said[0]}")
 
 
 def barrier() -> None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
-from torchtune.training._distributed import barrier, get_world_size_and_rank, own_part, per_rank
+from torchtune.training._distributed import first_rank_writes, get_world_size_and_rank, own_part, per_rank
 from torchtune.training._rng import get_rng_state
 from torchtune.training._sharding import gather_cpu_state_dict, get_full_optimizer_state_dict
 from torchtune.training.checkpointing._checkpointer import DistributedCheckpointer
@@ -246,16 +246,16 @@ class CheckpointClient:
             if self._dcp is not None:
                 self._dcp.wait()
             state = self._full_state(model, optimizer, intermediate, adapter_config, adapter_only)
-            if self._is_rank_zero:
-                self.checkpointer.save_checkpoint(
-                    {**state, **(progress if intermediate else {})},
-                    epoch=epoch,
-                    intermediate_checkpoint=intermediate,
-                    adapter_only=adapter_only,
-                    step=step,
-                    dir_prefix=dir_prefix,
-                )
-            barrier()
+            with first_rank_writes() as writes:
+                if writes:
+                    self.checkpointer.save_checkpoint(
+                        {**state, **(progress if intermediate else {})},
+                        epoch=epoch,
+                        intermediate_checkpoint=intermediate,
+                        adapter_only=adapter_only,
+                        step=step,
+                        dir_prefix=dir_prefix,
+                    )
         if self._is_rank_zero:
             _log.info("Saving the checkpoint took %.2f s", time.perf_counter() - start)
 

@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any, Protocol, Union
 
-import torch
 import torch.distributed as dist
 
 from torchtune.training.checkpointing._convert import HFLayout, meta_to_tune, tune_to_meta
@@ -15,7 +14,9 @@ from torchtune.training.checkpointing._dcp import DCPWriter, latest_dcp_folder, 
 from torchtune.training.checkpointing._files import FileCheckpointer
 from torchtune.training.checkpointing._folders import (
     Draft,
+    check_writable,
     checkpoint_name,
+    torch_save,
 )
 from torchtune.training.checkpointing._utils import (
     ADAPTER_CONFIG,
@@ -249,7 +250,7 @@ class _OneFileCheckpointer(FileCheckpointer):
 
     def _write_model(self, draft: Draft, state_dict: StateDict, **options: Any) -> None:
         name = SHARD_FNAME.format(cpt_idx="1".zfill(5), num_shards="1".zfill(5)) + ".bin"
-        torch.save({key: tensor.contiguous() for key, tensor in self._from_tune(state_dict).items()}, draft.path / name)
+        torch_save({key: tensor.contiguous() for key, tensor in self._from_tune(state_dict).items()}, draft.path / name)
 
     def _from_tune(self, state_dict: StateDict) -> StateDict:
         raise NotImplementedError
@@ -336,7 +337,7 @@ class DistributedCheckpointer:
     def __init__(self, checkpoint_dir: str, output_dir: str, process_group: dist.ProcessGroup | None = None) -> None:
         self._checkpoint_dir = Path(checkpoint_dir)
         self._output_dir = Path(output_dir)
-        self._output_dir.mkdir(parents=True, exist_ok=True)
+        check_writable(self._output_dir)
         self._writer = DCPWriter(process_group)
 
     @property

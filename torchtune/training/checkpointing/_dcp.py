@@ -15,7 +15,14 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 
-from torchtune.training.checkpointing._folders import MANIFEST_FNAME, Draft, commit, complete_checkpoints, recover
+from torchtune.training.checkpointing._folders import (
+    ADVICE,
+    MANIFEST_FNAME,
+    Draft,
+    commit,
+    complete_checkpoints,
+    recover,
+)
 from torchtune.training.checkpointing._utils import read_json
 
 _METADATA = ".metadata"
@@ -75,7 +82,11 @@ class DCPWriter:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if not save_async:
-                dcp.save(state_dict, storage_writer=writer, process_group=self.process_group)
+                try:
+                    dcp.save(state_dict, storage_writer=writer, process_group=self.process_group)
+                except Exception as error:
+                    shutil.rmtree(draft.path, ignore_errors=True)
+                    raise OSError(f"the checkpoint {final} could not be written ({error}); {ADVICE}") from error
                 self._finish(draft, final)
                 return
             future: Any = dcp.async_save(state_dict, storage_writer=writer, process_group=self.process_group)
@@ -89,6 +100,7 @@ class DCPWriter:
             if self._rank == 0:
                 commit(draft, final)
         except BaseException as error:  # raised in the training thread, by wait()
+            shutil.rmtree(draft.path, ignore_errors=True)
             self._error = error
 
     def wait(self) -> None:
@@ -103,7 +115,7 @@ class DCPWriter:
         self._pending = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise OSError(f"the checkpoint in the background could not be written: {error}") from error
+            raise OSError(f"the checkpoint in the background could not be written ({error}); {ADVICE}") from error
         self._barrier()
 
     def _finish(self, draft: Draft, final: Path) -> None:

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from torchtune.training.checkpointing._folders import (
     Draft,
     ResumePoint,
+    check_writable,
     checkpoint_name,
     drop_old_recipe_states,
     find_resume_point,
     new_checkpoint,
     prune,
+    torch_save,
 )
 from torchtune.training.checkpointing._utils import (
     ADAPTER_CONFIG,
@@ -74,7 +75,7 @@ class FileCheckpointer:
         self._resume: ResumePoint | None = None
         if self._output_dir is not None:
             check_outdir_not_in_ckptdir(self._checkpoint_dir, self._output_dir)
-            self._output_dir.mkdir(parents=True, exist_ok=True)
+            check_writable(self._output_dir)
         if resume:
             if self._output_dir is None:
                 raise ValueError("resume_from_checkpoint=True needs checkpointer.output_dir, the folder of the run")
@@ -138,7 +139,7 @@ class FileCheckpointer:
             if not adapter_only:
                 self._write_model(draft, state_dict[MODEL_KEY], **options)
             if ADAPTER_KEY in state_dict:
-                torch.save(state_dict[ADAPTER_KEY], draft.path / f"{ADAPTER_MODEL_FNAME}.pt")
+                torch_save(state_dict[ADAPTER_KEY], draft.path / f"{ADAPTER_MODEL_FNAME}.pt")
                 # transformers would put the adapter on top of the merged weights beside it: then it gets a folder of its own.
                 subfolder = "" if adapter_only else f"{ADAPTER_FOLDER}/"
                 self._write_adapter(draft, subfolder, state_dict[ADAPTER_KEY], state_dict.get(ADAPTER_CONFIG))
@@ -147,7 +148,7 @@ class FileCheckpointer:
                 (draft.path / "config.json").unlink(missing_ok=True)
             if intermediate_checkpoint:
                 run_state = {k: v for k, v in state_dict.items() if k not in (MODEL_KEY, ADAPTER_KEY, ADAPTER_CONFIG)}
-                torch.save(run_state, draft.path / RECIPE_STATE_FNAME)
+                torch_save(run_state, draft.path / RECIPE_STATE_FNAME)
         _log.info("Saved checkpoint %s", self._output_dir / name)
         drop_old_recipe_states(self._output_dir)
         if self._keep_last_n is not None:

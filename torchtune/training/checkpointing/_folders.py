@@ -30,6 +30,8 @@ from torchtune.training.checkpointing._utils import (
 
 #: What a complete checkpoint folder holds besides its files: their sizes and hashes.
 MANIFEST_FNAME = "torchtune_checkpoint.json"
+#: What to do when a save failed.
+ADVICE = "earlier checkpoints are untouched. Free space or choose another output_dir, and resume with resume_from_checkpoint=True"
 _TMP, _OLD = ".tmp", ".old"
 _log = logging.getLogger("torchtune")
 
@@ -81,8 +83,7 @@ def new_checkpoint(final: Path, **info: Any) -> Iterator[Draft]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise OSError(
             error.errno,
-            f"the checkpoint {final} could not be written ({error.strerror or error}); earlier checkpoints are untouched. "
-            "Free space or choose another output_dir, and resume with resume_from_checkpoint=True",
+            f"the checkpoint {final} could not be written ({error.strerror or error}); {ADVICE}",
         ) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -107,6 +108,42 @@ def commit(draft: Draft, final: Path) -> None:
     draft.path.rename(final)
     _sync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def torch_save(value: Any, path: Path) -> None:
+    """``torch.save`` whose error is the disk's: where it runs full, torch only says that a position is unexpected.
+
+    Raises:
+        OSError: if the file can't be written.
+    """
+    import torch
+
+    with path.open("wb") as file:
+        try:
+            torch.save(value, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, and hold that files can be written there: better now than at the first checkpoint.
+
+    Raises:
+        OSError: if they can't.
+    """
+    probe = folder / f".torchtune_writable_{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"output_dir {folder} can't be written ({error.strerror or error}): checkpoints have to go there. Set output_dir "
+            "(or checkpointer.output_dir) to a folder that is yours",
+        ) from error
 
 
 def sha256(path: Path) -> str:

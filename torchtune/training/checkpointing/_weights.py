@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from torchtune.training.checkpointing._folders import torch_save
 from torchtune.training.checkpointing._utils import SAFETENSOR_INDEX_FNAME, SHARD_FNAME, TORCH_INDEX_FNAME
 
 StateDict = dict[str, torch.Tensor]
@@ -190,7 +191,7 @@ def write_sharded(
         if safe_serialization:
             hashes[file] = write_safetensors(folder / file, {name: specs[name] for name in names}, part)
         else:
-            torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in part}, folder / file)
+            torch_save({name: tensor.detach().cpu().contiguous() for name, tensor in part}, folder / file)
     total = sum(spec.numel() * spec.element_size() for spec in specs.values())
     weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
