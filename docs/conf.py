@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import torchtune
 
 project = "torchtune"
@@ -21,4 +24,11 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"torchtune {release}"
 html_static_path = ["_static"]
+html_css_files = ["formats.css"]
 exclude_patterns = ["_build"]
+
+# The pages of the chat formats are made from the formats.
+sys.path.insert(0, str(Path(__file__).parent))
+from format_pages import write_pages  # noqa: E402
+
+write_pages(Path(__file__).parent / "formats")
