@@ -241,6 +241,27 @@ CONFIGS: dict[str, tuple[str, ...]] = {
     ),
     "dev/early_exit_finetune_distributed": ("llama2/7B_full_early_exit",),
     "dev/lora_finetune_distributed_multi_dataset": ("dev/11B_lora_multi_dataset",),
+    "lora_dpo_single_device": (
+        "llama2/7B_lora_dpo_single_device",
+        "llama3_1/8B_lora_dpo_single_device",
+    ),
+    "lora_dpo_distributed": (
+        "llama2/7B_lora_dpo",
+        "llama3_1/8B_lora_dpo",
+    ),
+    "full_dpo_distributed": ("llama3_1/8B_full_dpo",),
+    "full_dpo_single_device": ("llama3_2/1B_full_dpo_single_device",),
+    "ppo_full_finetune_single_device": (
+        "mistral/7B_full_ppo_low_memory",
+        "llama2/1B_full_ppo_low_memory_single_device",
+    ),
+    "ppo_lora_finetune_single_device": ("llama2/1B_lora_ppo_single_device",),
+    "dev/grpo_full_finetune_distributed": (
+        "dev/3B_full_grpo",
+        "dev/qwen3B_sync_grpo",
+    ),
+    "dev/grpo_lora_finetune_single_device": ("qwen2_5/1.5B_lora_grpo_tool_calling",),
+    "dev/grpo_lora_finetune_distributed": ("qwen2_5/7B_lora_grpo_tool_calling",),
     "generate": (
         "generation",
         "quickstart/generation",

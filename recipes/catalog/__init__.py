@@ -14,6 +14,7 @@ from recipes.catalog.checkpoints import CHECKPOINTS
 from recipes.catalog.evaluation import evaluation_configs
 from recipes.catalog.generation import generation_configs
 from recipes.catalog.methods import METHODS
+from recipes.catalog.preference import preference_configs
 from recipes.catalog.variants import variant_configs
 
 # recipe -> configs that no table makes
@@ -32,7 +33,8 @@ _READY = tuple(checkpoint for checkpoint in CHECKPOINTS if checkpoint.name.split
 
 def _others() -> dict[str, tuple[str, str]]:
     """Recipe and text of the configs that are no checkpoint with a method."""
-    return variant_configs(WAITING) | generation_configs(WAITING) | evaluation_configs(WAITING)
+    makers = (variant_configs, preference_configs, generation_configs, evaluation_configs)
+    return {name: config for maker in makers for name, config in maker(WAITING).items()}
 
 
 def written_configs() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Learning from preferences and rewards: log-probabilities, advantages, and in :mod:`torchtune.rlhf.loss` the losses."""
 
+from torchtune.rlhf._prompts import PromptDataset, prompt_dataset
 from torchtune.rlhf._types import ChosenRejectedOutputs, PPOStats, Trajectory
 from torchtune.rlhf.rewards import (
     estimate_advantages,
@@ -21,6 +22,7 @@ from torchtune.rlhf.sequence_processing import (
 __all__ = [
     "ChosenRejectedOutputs",
     "PPOStats",
+    "PromptDataset",
     "Trajectory",
     "batched_logits_to_logprobs",
     "estimate_advantages",
@@ -31,6 +33,7 @@ __all__ = [
     "masked_mean",
     "masked_sum",
     "masked_var",
+    "prompt_dataset",
     "truncate_sequence_at_first_stop_token",
     "truncate_sequence_for_logprobs",
     "whiten",

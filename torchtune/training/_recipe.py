@@ -272,10 +272,12 @@ class PolicyRecipe:
         built = build_model(self.cfg, self.cfg[model], state, device=self.device, dtype=self.dtype)
         return built.requires_grad_(False).eval()
 
-    def plan(self, steps_per_epoch: int, total_epochs: int, updates_per_step: int = 1) -> None:
+    def plan(
+        self, steps_per_epoch: int, total_epochs: int, updates_per_step: int = 1, total_steps: int | None = None
+    ) -> None:
         """Says how long the run is, and makes what depends on that: schedules of learning rates and checkpoints."""
         self.steps_per_epoch, self.total_epochs = steps_per_epoch, total_epochs
-        self.total_steps = steps_per_epoch * total_epochs
+        self.total_steps = total_steps or steps_per_epoch * total_epochs
         for trained in self.trained.values():
             trained.schedule(self.total_steps * updates_per_step)
         self.save_schedule = CheckpointSchedule(
@@ -327,7 +329,7 @@ class PolicyRecipe:
                 training_progress=progress,
                 epoch=max(self.epochs_run - 1, 0),
                 adapter_config=trained.adapter_config,
-                adapter_only=self.cfg.get("save_adapter_weights_only", False),
+                adapter_only=bool(trained.adapter_config and self.cfg.get("save_adapter_weights_only", False)),
                 single_device=self.world_size == 1,
                 dir_prefix=dir_prefix,
             )
