@@ -490,7 +490,7 @@ def recipe_main(cfg: DictConfig) -> None:
     with training.fault_reports(cfg):
         training.init_distributed(
             backend=training.get_distributed_backend(cfg.device, cfg.get("fsdp_cpu_offload", False)),
-            timeout=timedelta(seconds=cfg.get("distributed_timeout_seconds", 600)),
+            timeout=timedelta(seconds=cfg.get("distributed_timeout_seconds", 1800)),
         )
         config.log_config(recipe_name="FinetuneRecipe", cfg=cfg)
         recipe = FinetuneRecipe(cfg)

@@ -164,7 +164,7 @@ def own_part(batch: dict[str, Any], group: dist.ProcessGroup) -> dict[str, Any]:
     tokens = batch["tokens"]
     if batch.get("input_pos") is None:
         batch = {**batch, "input_pos": torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)}
-    cut = {}
+    cut: dict[str, Any] = {}
     for key in ("tokens", "labels", "input_pos", "loss_weights"):
         if key in batch:
             chunks = batch[key].chunk(2 * ranks, dim=1)
