@@ -194,6 +194,8 @@ class ChatFormat(ABC):
         chat = Chat.of(messages, tools, resolved, add_generation_prompt, self)
         if not self.native_tools:
             self._without_tools(chat)
+        if not self.writes_reasoning and any(turn.reasoning for turn in chat.turns):
+            self.warn_once("the official template of this family writes no reasoning, so reasoning_content is left out.")
         writer = Writer(self)
         try:
             self.write(writer, chat)
