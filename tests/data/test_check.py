@@ -389,3 +389,43 @@ def test_a_format_alone_needs_no_torch_and_gives_no_lengths(tmp_path: Path) -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+PREFERENCE_FAULTS: dict[str, tuple[dict[str, Any], str, int | None, str]] = {
+    "two user messages": ({"chosen": [user("a"), user("b"), said("c")], "rejected": [user("a"), said("d")]}, "role_order", 1, "chosen[1]"),
+    "a fault in what both begin with": ({"chosen": [SYSTEM, said("x"), user("e"), said("f")], "rejected": [SYSTEM, said("x"), user("e"), said("g")]}, "role_order", 1, "chosen[1]"),
+    "a rejected answer that cannot be read": ({"chosen": [user("h"), said("i")], "rejected": [user("h"), {"role": "bot", "content": "j"}]}, "unknown_role", 1, "rejected[1]"),
+    "a chosen call of what is not declared": ({"chosen": [user("k"), calls(call(name="wether"))], "rejected": [user("k"), said("l")], "tools": TOOLS}, "undeclared_tool", 1, "chosen[1]"),
+    "a text for a conversation": ({"chosen": [user("m"), said("n")], "rejected": 5}, "bad_conversation", None, "rejected"),
+    "the same twice": ({"chosen": [user("o"), said("p")], "rejected": [user("o"), said("p")]}, "same_answers", None, "rejected"),
+    "a schema that is none": ({"chosen": [user("q"), said("r")], "rejected": [user("q"), said("s")], "tools": [{"name": "f", "parameters": {"type": 5}}]}, "bad_schema", None, "tools[0]"),
+    "too long": ({"prompt": [user("t" * 2000)], "chosen": [said("u")], "rejected": [said("v" * 2000)]}, "too_long", None, "rejected"),
+}  # fmt: skip
+
+
+def test_faults_of_preference_rows_are_found_once_and_at_their_side(tmp_path: Path, vocabulary: Path) -> None:
+    good = [
+        {"prompt": [user("Weather?")], "chosen": [said("Fine.")], "rejected": [said("No.")]},
+        {"chosen": [user("A"), said("B")], "rejected": [user("A"), said("")]},
+        {
+            "chosen": [user("W"), calls()],
+            "rejected": [user("W"), calls(call({"town": 1}, name="wether"))],
+            "tools": TOOLS,
+        },
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(b"".join(map(line_of, [*good, *(fault for fault, *_ in PREFERENCE_FAULTS.values()), good[0]])))
+    report = check_rows(path, model=vocabulary, max_seq_len=3000)
+    wanted = [(4 + i, message, kind) for i, (_, kind, message, _) in enumerate(PREFERENCE_FAULTS.values())]
+    repeated = (4 + len(wanted), None, "duplicate_row")
+    assert [(error.line, error.message, error.kind) for error in report.errors] == [*wanted, repeated]
+    for error, (*_, field) in zip(report.errors, PREFERENCE_FAULTS.values(), strict=False):
+        assert error.field.startswith(field) and error.text.startswith(("chosen", "rejected"))
+    assert report.counts["calls"] == 3
+
+
+def test_columns_of_preferences_are_asked_for_by_their_style() -> None:
+    (error,) = check_rows([plain(user(), said())], style="preference").errors
+    assert error.kind == "no_conversation" and "'chosen' and 'rejected'" in error.text
+    (error,) = check_rows([{"chosen": [], "rejected": []}], style="openai").errors
+    assert error.kind == "no_conversation"

@@ -141,6 +141,27 @@ def test_a_row_that_cannot_be_written_is_shown_as_it_stands_with_its_errors(tmp_
     assert '{"messages": [' in printed_view(view)
 
 
+def test_both_sides_of_a_preference_are_shown(tmp_path: Path) -> None:
+    said = (
+        [{"role": "user", "content": "Hi"}],
+        [{"role": "assistant", "content": "A"}],
+        [{"role": "assistant", "content": "B"}],
+    )
+    (view,) = read_views([{"prompt": said[0], "chosen": said[1], "rejected": said[2]}], [1], model="qwen3")
+    assert not view.errors
+    roles = [(piece.message, piece.role) for piece in view.pieces if piece.text in ("Hi", "A", "B")]
+    assert roles == [(0, "chosen, user"), (1, "chosen, assistant"), (0, "rejected, user"), (1, "rejected, assistant")]
+
+
+def test_a_long_message_that_is_not_trained_is_folded_and_loses_nothing(tmp_path: Path) -> None:
+    question = "\n".join(f"line {number} <b>" for number in range(60))
+    row = {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": question}]}
+    write_html(tmp_path / "page.html", read_views([row], [1], model="qwen3"), title="t")
+    parsed = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "\n".join(parsed.blocks).replace("↵", "").count(question) == 2
+    assert len(parsed.blocks) == 4
+
+
 def printed_view(view: Any) -> str:
     out = io.StringIO()
     print_row(view, source="rows.jsonl", file=out)

@@ -50,7 +50,7 @@ def _add_command(commands: argparse._SubParsersAction, name: str, text: str, epi
         "source", metavar="FILE_OR_HUB", help="a JSON, JSONL, Parquet or CSV file, or a data set's name"
     )
     parser.add_argument(
-        "--style", choices=["auto", "openai", "sharegpt"], default="auto", help="default: by the columns"
+        "--style", choices=["auto", "openai", "sharegpt", "preference"], default="auto", help="default: by the columns"
     )
     parser.add_argument("--conversation-column", metavar="NAME", help="default: messages or conversations")
     parser.add_argument("--tools-column", metavar="NAME", default="tools", help="default: tools")

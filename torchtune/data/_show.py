@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchtune.data.checks._model import FormatModel, find_model
+from torchtune.data.checks._preference import SIDES, is_preference, read_sides
 from torchtune.data.checks._report import RowError, RowResult
 from torchtune.data.checks._row import Options, ReadRow, RowChecker, parse_row
 from torchtune.data.checks._run import given_tools
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _WINDOW = 8
 _HALF = "\N{REPLACEMENT CHARACTER}"
 _MAX_ROW_BYTES = 16 << 20
+#: Lines of a long untrained message, such as one with tools, that a page shows before and behind what it folds.
+_HEAD, _TAIL = 8, 6
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,9 @@ def _view(checker: RowChecker, raw: RawRow, train_on: str) -> RowView:
     view = RowView(raw.line, raw.row, errors=result.errors, tokens=result.length, trained=result.trained)
     row = raw.data if isinstance(raw.data, Mapping) else parse_row(raw.data)[0]
     try:
-        read = None if row is None else checker.read(row, RowResult(raw.line, raw.row))
-        if read is not None and read.whole is not None:
-            view.pieces = list(_pieces(checker, read, read.whole, train_on))
+        for read in _reads(checker, row, RowResult(raw.line, raw.row)):
+            if read.whole is not None:
+                view.pieces += _pieces(checker, read, read.whole, train_on)
     except (ValueError, TypeError, RecursionError):
         if not view.errors:  # they say why a row cannot be written
             raise
@@ -136,6 +139,17 @@ def _view(checker: RowChecker, raw: RawRow, train_on: str) -> RowView:
     return view
 
 
+def _reads(checker: RowChecker, row: Mapping[str, Any] | None, result: RowResult) -> Iterator[ReadRow]:
+    """The conversations of a row: one, or a chosen and a rejected one."""
+    if row is None:
+        return
+    read = checker.read(row, result)
+    if not read.column and is_preference(row, checker.options.style):
+        yield from read_sides(checker, result, row)
+    else:
+        yield read
+
+
 def _pieces(checker: RowChecker, read: ReadRow, messages: list[Message], train_on: str) -> Iterator[Piece]:
     """The pieces of a row: segments of a format, or tokens."""
     tools = read.tools or None
@@ -145,7 +159,8 @@ def _pieces(checker: RowChecker, read: ReadRow, messages: list[Message], train_o
     def piece(text: str, ids: tuple[int, ...], index: int | None, trained: bool, control: bool) -> Piece:
         if index is None:
             return Piece(text, ids, control=control)
-        return Piece(text, ids, read.places[index].message, messages[index].role, trained, control)
+        role = f"{read.column}, {messages[index].role}" if read.column in SIDES else messages[index].role
+        return Piece(text, ids, read.places[index].message, role, trained, control)
 
     if isinstance(model, FormatModel):
         for segment in model.format.render(messages, tools):
@@ -304,8 +319,12 @@ def _row_html(view: RowView, ids: bool) -> str:
         pieces = list(group)
         label = "template" if message is None else f"{message} · {role}"
         kind = "on" if any(piece.trained for piece in pieces) else "off"
-        content = "".join(_spans(pieces, ids))
-        blocks.append(f'<section class="{kind}"><h3>{html.escape(label)}</h3><pre dir="auto">{content}</pre></section>')
+        lines = "".join(_spans(pieces, ids)).split("\n")
+        content = _pre(lines)
+        if kind == "off" and len(lines) > _HEAD + _TAIL + 10:
+            middle = f"<summary>{len(lines) - _HEAD - _TAIL} more lines</summary>{_pre(lines[_HEAD:-_TAIL])}"
+            content = f'{_pre(lines[:_HEAD])}<details class="more">{middle}</details>{_pre(lines[-_TAIL:])}'
+        blocks.append(f'<section class="{kind}"><h3>{html.escape(label)}</h3>{content}</section>')
     if not view.pieces:
         text = visible(view.raw[:20_000]) or "(the row could not be read)"
         blocks.append(f'<section class="off"><h3>as it stands</h3><pre dir="auto">{html.escape(text)}</pre></section>')
@@ -313,6 +332,10 @@ def _row_html(view: RowView, ids: bool) -> str:
         f'<details open id="row-{view.row}"{" class=bad" if view.errors else ""}><summary>{_headline(view)}</summary>\n'
         f"{f'<ul>{errors}</ul>' if errors else ''}{''.join(blocks)}</details>"
     )
+
+
+def _pre(lines: Sequence[str]) -> str:
+    return '<pre dir="auto">' + "\n".join(lines) + "</pre>"
 
 
 def _spans(pieces: Sequence[Piece], ids: bool) -> Iterator[str]:
@@ -351,9 +374,11 @@ header p { margin: .25rem 0; color: var(--dim); }
 header span.t, header span.c { padding: 0 .3em; }
 details { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; margin: 1rem 0; overflow: hidden; }
 summary { padding: .6rem .9rem; font-weight: 600; cursor: pointer; }
-details.bad summary { color: var(--bad); }
+details.bad > summary { color: var(--bad); }
 ul { margin: 0; padding: 0 1rem .6rem 2.2rem; color: var(--bad); overflow-wrap: anywhere; }
 section { border-top: 1px solid var(--line); border-left: .25rem solid transparent; padding: .4rem .9rem .7rem; }
+details.more { background: none; border: 0; border-radius: 0; margin: 0; }
+details.more > summary { padding: .1rem 0; font-size: .8rem; color: var(--dim); }
 section.on { border-left-color: var(--edge); }
 h3 { margin: 0 0 .2rem; font-size: .75rem; font-weight: 600; letter-spacing: .04em; color: var(--dim); }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font: .85rem/1.65 ui-monospace, Menlo, Consolas, monospace; }

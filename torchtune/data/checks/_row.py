@@ -19,6 +19,7 @@ from torchtune.data._tools import read_tools, tool_name
 from torchtune.data._turns import CALL_ROLES, ROLES, Place, collect_turns
 from torchtune.data._validate import iter_problems
 from torchtune.data.checks._model import Model
+from torchtune.data.checks._preference import check_preference, is_preference
 from torchtune.data.checks._report import RowError, RowResult
 from torchtune.data.checks._schema import ArgumentChecker
 
@@ -104,14 +105,20 @@ class RowChecker:
             return
         surrogates = isinstance(data, bytes) and _SURROGATE.search(data) is not None
         deep = not isinstance(data, bytes) or data.count(b"{") + data.count(b"[") > MAX_DEPTH
+        if is_preference(row, self.options.style) and not self._column(row):
+            check_preference(self, result, row, check_depth=deep, surrogates=surrogates)
+            return
         read = self.read(row, result, check_depth=deep, surrogates=surrogates)
-        result.errors += read.errors
         if not read.column:
+            result.errors += read.errors
             result.key = _key(row)
             return
-        if not any(error.kind == "nesting" for error in read.errors):
-            turns = [_without_ids(turn) for turn in read.turns if turn is not None]
-            result.key = _key([turns, read.tools] if turns and len(turns) == len(read.turns) else row)
+        result.key = row_key(row, read)
+        self.judge(result, read)
+
+    def judge(self, result: RowResult, read: ReadRow) -> None:
+        """Adds to a result what is wrong with a conversation that was read, and what is to be counted of it."""
+        result.errors += read.errors
         self._count(result, read)
         result.errors += self._conversation_errors(result, read)
         result.errors += self._argument_errors(result, read)
@@ -121,18 +128,25 @@ class RowChecker:
         result.errors.sort(key=lambda error: -1 if error.message is None else error.message)
 
     def read(
-        self, row: Mapping[str, Any], result: RowResult, *, check_depth: bool = True, surrogates: bool = True
+        self,
+        row: Mapping[str, Any],
+        result: RowResult,
+        *,
+        column: str = "",
+        check_depth: bool = True,
+        surrogates: bool = True,
     ) -> ReadRow:
         """The row as it is read for training, but with every fault instead of the first."""
         o = self.options
-        column = self._column(row)
+        column = column or self._column(row)
         read = ReadRow(column)
 
         def fault(message: int | None, kind: str, text: str, place: str = "") -> None:
             read.errors.append(RowError(result.line, result.row, message, kind, text, place))
 
         if not column:
-            wanted = repr(o.conversation_column) if o.conversation_column else "'messages' (or 'conversations')"
+            names = "'chosen' and 'rejected'" if o.style == "preference" else "'messages' (or 'conversations')"
+            wanted = repr(o.conversation_column) if o.conversation_column else names
             text = (
                 f"The row has no column {wanted}; found {sorted(map(str, row))}. conversation_column can name another"
             )
@@ -179,7 +193,7 @@ class RowChecker:
         o = self.options
         if o.conversation_column is not None:
             return o.conversation_column if o.conversation_column in row else ""
-        names = COLUMNS.values() if o.style == "auto" else [COLUMNS[o.style]]
+        names = COLUMNS.values() if o.style == "auto" else [COLUMNS[o.style]] if o.style in COLUMNS else []
         return next((name for name in names if name in row), "")
 
     def _read_tools(self, row: Mapping[str, Any], read: ReadRow, padded: bool, fault: Any) -> None:
@@ -462,6 +476,15 @@ def _without_ids(turn: dict[str, Any]) -> dict[str, Any]:
     if "tool_calls" in slim:
         slim["tool_calls"] = [(call["name"], call["arguments"]) for call in slim["tool_calls"]]
     return slim
+
+
+def row_key(row: Mapping[str, Any], *reads: ReadRow) -> int | None:
+    """The key of a row that was read: the same where its conversations say the same; None where it is nested too deep."""
+    if any(error.kind == "nesting" for read in reads for error in read.errors):
+        return None
+    turns = [_without_ids(turn) for read in reads for turn in [*read.turns, {}] if turn is not None]
+    whole = len(turns) > len(reads) and len(turns) == sum(len(read.turns) + 1 for read in reads)
+    return _key([turns, reads[0].tools] if whole else row)
 
 
 def _key(value: Any) -> int:

@@ -48,7 +48,8 @@ def check_rows(
 
     Args:
         source: a JSON, JSONL, Parquet or CSV file, the name of a data set on the hub, or the rows themselves.
-        style: ``"openai"``, ``"sharegpt"``, or ``"auto"``: by the column that a row has.
+        style: ``"openai"``, ``"sharegpt"``, ``"preference"`` (``chosen`` and ``rejected``, and maybe ``prompt``), or
+            ``"auto"``: by the columns that a row has.
         model: what the rows are to be written by: a format's name, a folder with a tokenizer's files, or a model
             tokenizer. None leaves out what formats refuse; a name alone leaves out lengths.
         conversation_column: the rows' name for the conversation. Default: ``messages`` or ``conversations``.
@@ -72,8 +73,9 @@ def check_rows(
         ValueError: if an option has no such value, or the model is not known.
         FileNotFoundError: if there is no such file.
     """
-    if style not in ("auto", *COLUMNS):
-        raise ValueError(f"style must be one of {', '.join(map(repr, ('auto', *COLUMNS)))}; found {style!r}")
+    styles = ("auto", *COLUMNS, "preference")
+    if style not in styles:
+        raise ValueError(f"style must be one of {', '.join(map(repr, styles))}; found {style!r}")
     found = None
     if model is not None:
         found = find_model(model, chat_format=chat_format, train_on=train_on, format_options=format_options)
