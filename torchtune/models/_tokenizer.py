@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchtune.models._builders import make_function
 from torchtune.modules.transforms.tokenizers import HuggingFaceModelTokenizer
-from torchtune.modules.transforms.tokenizers._builder import read_template
+from torchtune.modules.transforms.tokenizers._builder import read_special_tokens, read_template
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message
@@ -85,14 +85,7 @@ def hf_tokenizer(
         options["chat_format"] = own_format if name in (None, "official") else name
         return FormatTokenizer(path, prompt_template=read_template(prompt_template), **files, **options, **kwargs)
 
-    kind = Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [
-        Parameter("path", kind, annotation=str),
-        Parameter("max_seq_len", kind, default=None, annotation="int | None"),
-        Parameter("prompt_template", kind, default=None, annotation=Any),
-        Parameter("truncation_type", kind, default="right", annotation=str),
-        Parameter("kwargs", Parameter.VAR_KEYWORD, annotation=Any),
-    ]
+    parameters = [_parameter("path", annotation=str), *_chat_parameters(None)]
     doc = f"""Build the tokenizer of {title} from the files of a checkpoint.
 
 Args:
@@ -109,3 +102,78 @@ Returns:
 Raises:
     ValueError: if a file is missing, or an option has no such value."""
     return make_function(f"{family}_tokenizer", module, parameters, doc, build, FormatTokenizer)
+
+
+def tokenizer_builder(
+    tokenizer: Callable[..., Any],
+    name: str,
+    title: str,
+    files: Mapping[str, str],
+    *,
+    module: str,
+    special_tokens: bool = True,
+    template: str | None = None,
+    optional: Sequence[str] = (),
+) -> Callable[..., Any]:
+    """Makes a family's tokenizer builder, which takes what a config holds.
+
+    Args:
+        tokenizer (Callable[..., Any]): the family's tokenizer.
+        name (str): name of the builder.
+        title (str): what its docstring calls the family.
+        files (Mapping[str, str]): its arguments that are files, and what they are.
+        module (str): module that holds the builder.
+        special_tokens (bool): whether it takes control tokens from a file.
+        template (str | None): its default prompt template.
+        optional (Sequence[str]): files whose default is None, though they are needed.
+
+    Returns:
+        Callable[..., Any]: the builder.
+    """
+
+    def build(prompt_template: Any, kwargs: dict[str, Any], **options: Any) -> Any:
+        if any(options[file] is None for file in files):
+            given = ", ".join(f"{file}={options[file]!r}" for file in files)
+            raise ValueError(f"{name} needs {' and '.join(files)}: {' and '.join(files.values())}; found {given}.")
+        found = read_special_tokens(options.pop("special_tokens_path", None))
+        if found is not None:
+            options["special_tokens"] = found
+        return tokenizer(prompt_template=read_template(prompt_template), **options, **kwargs)
+
+    parameters = [
+        _parameter(file, None, "str | None") if file in optional else _parameter(file, annotation=str) for file in files
+    ]
+    about = "".join(f"    {file}: the {what}.\n" for file, what in files.items())
+    if special_tokens:
+        parameters.append(_parameter("special_tokens_path", None, "str | None"))
+        about += (
+            "    special_tokens_path: a ``tokenizer.json`` to take the control tokens from; the family's by default.\n"
+        )
+    doc = f"""Build the tokenizer of {title}.
+
+Args:
+{about}    max_seq_len: length that conversations are cut to, or None.
+    prompt_template: dotted path of a prompt template, or a dict of role -> (before, after), or None.
+    truncation_type: the side that tokens are dropped from, "right" or "left".
+    kwargs: other arguments of the tokenizer, such as ``chat_format`` and ``train_on``.
+
+Returns:
+    the tokenizer.
+
+Raises:
+    ValueError: if a file is missing, or an option has no such value."""
+    return make_function(name, module, [*parameters, *_chat_parameters(template)], doc, build, tokenizer)
+
+
+def _parameter(name: str, default: Any = Parameter.empty, annotation: Any = Any) -> Parameter:
+    return Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
+
+
+def _chat_parameters(template: str | None) -> list[Parameter]:
+    """What all builders take."""
+    return [
+        _parameter("max_seq_len", None, "int | None"),
+        _parameter("prompt_template", template),
+        _parameter("truncation_type", "right", str),
+        Parameter("kwargs", Parameter.VAR_KEYWORD, annotation=Any),
+    ]

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from torchtune.models._tokenizer import tokenizer_builder
+from torchtune.models.qwen2._tokenizer import Qwen2Tokenizer
 
-from torchtune.models.qwen2._tokenizer import QWEN2_SPECIAL_TOKENS, Qwen2Tokenizer
-from torchtune.modules.transforms.tokenizers._builder import read_special_tokens, read_template
-
-
-def qwen2_tokenizer(
-    path: str,
-    merges_file: str | None = None,
-    special_tokens_path: str | None = None,
-    max_seq_len: int | None = None,
-    prompt_template: Any = None,
-    truncation_type: str = "right",
-    **kwargs: Any,
-) -> Qwen2Tokenizer:
-    """Builds the tokenizer of Qwen 2.
-
-    Args:
-        path: the ``vocab.json``.
-        merges_file: the ``merges.txt``.
-        special_tokens_path: a ``tokenizer.json`` to take the control tokens from; the family's by default.
-        max_seq_len: length that conversations are cut to, or None.
-        prompt_template: dotted path of a prompt template, or a dict of role -> (before, after), or None.
-        truncation_type: the side that tokens are dropped from, "right" or "left".
-        **kwargs: other arguments of the tokenizer, such as ``chat_format`` and ``train_on``.
-
-    Raises:
-        ValueError: if ``merges_file`` is missing, or ``prompt_template`` is neither of these.
-    """
-    if merges_file is None:
-        raise ValueError("qwen2_tokenizer needs merges_file, the merges.txt beside vocab.json; found None.")
-    return Qwen2Tokenizer(
-        path=path,
-        merges_file=merges_file,
-        special_tokens=read_special_tokens(special_tokens_path) or QWEN2_SPECIAL_TOKENS,
-        max_seq_len=max_seq_len,
-        prompt_template=read_template(prompt_template),
-        truncation_type=truncation_type,
-        **kwargs,
-    )
+qwen2_tokenizer = tokenizer_builder(
+    Qwen2Tokenizer,
+    "qwen2_tokenizer",
+    "Qwen 2",
+    {"path": "vocab.json", "merges_file": "merges.txt"},
+    module=__name__,
+    optional=("merges_file",),
+)
