@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from format_chats import own, text_of
@@ -265,3 +266,54 @@ def test_unknown_model_says_what_was_looked_at(tmp_path: Path) -> None:
         detect_format(tmp_path)
     with pytest.raises(ValueError, match="'my-own-model', and it is no folder.*qwen3"):
         detect_format("my-own-model")
+
+
+BAD_SCHEMAS: list[tuple[Any, str]] = [
+    ({"name": "f", "parameters": ["x"]}, "parameters: expected a schema"),
+    ({"name": "f", "parameters": {"properties": ["a"]}}, "parameters.properties: expected schemas by name"),
+    ({"name": "f", "parameters": {"properties": {"a": "string"}}}, "parameters.properties.a: expected a schema"),
+    (
+        {"name": "f", "parameters": {"properties": {"a": {"type": 7}}}},
+        "parameters.properties.a.type: expected the name",
+    ),
+    ({"name": "f", "parameters": {"properties": {"a": {"type": "array", "items": ["x"]}}}}, "a.items: expected"),
+    ({"name": "f", "parameters": {"properties": {"a": {"oneOf": [5]}}}}, "a.oneOf.0: expected a schema"),
+    ({"name": "f", "parameters": {"properties": {"a": {"type": "string", "enum": 5}}}}, "a.enum: expected a list"),
+    ({"name": "f", "description": {"a": 1}, "parameters": {"properties": {"a": None}}}, "description: expected text"),
+    ({"function": "f"}, "function: expected an object"),
+    ({}, "name: expected text, found 'None'"),
+]
+
+
+@pytest.mark.parametrize("name", list_formats())
+@pytest.mark.parametrize(("tool", "problem"), BAD_SCHEMAS)
+def test_a_tool_that_is_no_schema_is_written_or_refused_in_words(name: str, tool: Any, problem: str) -> None:
+    fmt = get_format(name)
+    if not fmt.native_tools:
+        fmt = get_format(name, tool_convention="hermes")
+    try:
+        fmt.render([Message("user", "a"), Message("assistant", "b")], [tool])
+    except ValueError as error:
+        assert f"Format {name}: tool 0, " in str(error) and "Mend the schema" in str(error)
+
+
+@pytest.mark.parametrize(("tool", "problem"), BAD_SCHEMAS)
+def test_what_is_wrong_with_a_schema_is_said(tool: Any, problem: str) -> None:
+    from torchtune.data.formats._schemas import schema_problem
+
+    wrapped = tool if "function" in tool else {"type": "function", "function": tool}
+    assert problem in str(schema_problem([wrapped]))
+    good = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": ["string", "null"]}}}}
+    assert schema_problem([{"type": "function", "function": good}]) is None
+
+
+def test_reasoning_that_is_left_out_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    from torchtune.data.formats import _base
+
+    _base._warned.clear()
+    messages = [Message("user", "a"), Message("assistant", "b", reasoning_content="c")]
+    for _ in range(2):
+        get_format("qwen2_5").render(messages)
+        get_format("qwen3").render(messages)
+    assert [record.message.split(":")[0] for record in caplog.records] == ["Format qwen2_5"]
+    assert "reasoning_content is left out" in caplog.text

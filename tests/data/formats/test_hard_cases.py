@@ -1,4 +1,4 @@
-"""Twenty rows that training libraries get wrong, from row to text, on five families. docs/chat_formats.md has the table."""
+"""Twenty rows that training libraries get wrong, from row to text, on five families. tool_cases.py has the table."""
 
 from __future__ import annotations
 

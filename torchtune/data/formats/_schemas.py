@@ -41,11 +41,11 @@ def _schema_problems(schema: Any, place: str) -> Iterator[tuple[str, Any, str]]:
         yield place, schema, "a schema, which is an object"
         return
     kind = schema.get("type")
-    if kind is not None and not isinstance(kind, str):
-        if not isinstance(kind, list) or not all(isinstance(one, str) for one in kind):
-            yield f"{place}.type", kind, "the name of a type, or a list of them"
-    for key, expected in (("enum", list), ("required", list)):
-        if schema.get(key) is not None and not isinstance(schema[key], expected):
+    kinds_of = kind if isinstance(kind, list) else [kind or ""]
+    if not all(isinstance(one, str) for one in kinds_of):
+        yield f"{place}.type", kind, "the name of a type, or a list of them"
+    for key in ("enum", "required"):
+        if schema.get(key) is not None and not isinstance(schema[key], list):
             yield f"{place}.{key}", schema[key], "a list"
     for key in _ONE:
         if schema.get(key) is not None:
