@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from torchtune.modules.transforms.tokenizers._selectors import TrainOn, read_selector
+from torchtune.data._selectors import TrainOn, read_selector
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message
@@ -99,7 +99,7 @@ class ChatTokens:
         """For each token, the factor on its loss: 0 where it is not trained, 1 where nothing says otherwise.
 
         Args:
-            train_on: what counts, see :func:`~torchtune.modules.transforms.tokenizers._selectors.read_selector`. Messages
+            train_on: what counts, see :func:`~torchtune.data._selectors.read_selector`. Messages
                 that are masked, or have weight 0, never do.
         """
         return self._spread(self._weigher(train_on))
