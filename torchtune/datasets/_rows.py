@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import re
 from array import array
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+_log = logging.getLogger(__name__)
 _SUFFIXES = (".json", ".jsonl", ".ndjson")
 _WHITE = re.compile(r"[ \t\r\n]*")
 #: Arguments of ``datasets.load_dataset`` that change nothing here; any other one sends the files to ``datasets``.
@@ -34,7 +36,6 @@ _NO_EFFECT = frozenset(
         "token",
         "num_proc",
         "storage_options",
-        "trust_remote_code",
     ]
 )
 #: Arguments of ``datasets.Dataset.filter`` that change nothing here.
@@ -84,6 +85,7 @@ def load_rows(
     """
     if source.endswith(_SUFFIXES) and Path(source).is_file():
         source, load_dataset_kwargs = "json", {"data_files": source, **load_dataset_kwargs}
+    load_dataset_kwargs = without_remote_code(load_dataset_kwargs)
     kwargs = {name: value for name, value in load_dataset_kwargs.items() if name not in _NO_EFFECT}
     if source == "json" and kwargs.keys() <= {"data_files", "split", "field"}:
         splits = _local_files(kwargs.get("data_files"))
@@ -91,6 +93,13 @@ def load_rows(
             rows = JsonRows.from_split(splits, kwargs.get("split"), kwargs.get("field"))
             return rows if filter_fn is None else rows.filter(filter_fn, **(filter_kwargs or {}))
     return _load_with_datasets(source, filter_fn, filter_kwargs, load_dataset_kwargs)
+
+
+def without_remote_code(load_dataset_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments without ``trust_remote_code``, which is told of: code that stands beside data is never run."""
+    if load_dataset_kwargs.get("trust_remote_code"):
+        _log.warning("trust_remote_code is ignored: code of a hub is never run. Data in plain files load without it.")
+    return {name: value for name, value in load_dataset_kwargs.items() if name != "trust_remote_code"}
 
 
 def place_of(rows: Rows, index: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from torchtune.datasets._rows import _NO_EFFECT, JsonRows, _reason, _shown, find_files
+from torchtune.datasets._rows import _NO_EFFECT, JsonRows, _reason, _shown, find_files, without_remote_code
 
 _LINES = (".jsonl", ".ndjson")
 _FORMATS = {"json": (".json", *_LINES), "parquet": (".parquet",)}
@@ -169,6 +169,7 @@ def open_source(source: str, **load_dataset_kwargs: Any) -> list[Callable[[Any],
         ValueError: for a slice of a split, which needs a length; or if ``split`` does not choose one of several.
         FileNotFoundError: if there is no such file.
     """
+    load_dataset_kwargs = without_remote_code(load_dataset_kwargs)
     kwargs = {name: value for name, value in load_dataset_kwargs.items() if name not in _NO_EFFECT}
     split = kwargs.pop("split", None)
     if split is not None and any(mark in str(split) for mark in "[+"):
