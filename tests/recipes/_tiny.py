@@ -53,6 +53,24 @@ def finetune(cfg: DictConfig, until: int | None = None) -> list[dict[str, float]
     return [json.loads(line) for line in log.read_text().splitlines()[known:]]
 
 
+def in_processes(cfg: DictConfig, count: int = 2) -> list[dict[str, float]]:
+    """Runs the finetune recipe in several processes; what it logged."""
+    import json
+    import subprocess
+    import sys
+
+    folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(cfg, folder / "config.yaml")
+    command = [sys.executable, "-m", "torchtune", "run", "--nproc-per-node", str(count), "full_finetune_distributed"]
+    run = subprocess.run(
+        [*command, "--config", str(folder / "config.yaml")], capture_output=True, text=True, cwd=ROOT, timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-4000:]
+    return [json.loads(line) for line in (folder / "logs" / "log.jsonl").read_text().splitlines()]
+
+
 class _Killed(Exception):
     pass
 

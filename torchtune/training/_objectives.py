@@ -99,7 +99,7 @@ class Distillation(Objective):
         if not 0 <= kd_ratio <= 1:
             raise ValueError(f"kd_ratio is {kd_ratio}; expected a number from 0 (labels only) to 1 (teacher only)")
         pieces, own = getattr(kd_loss, "num_output_chunks", 0), getattr(loss_fn, "num_output_chunks", 0)
-        if not isinstance(loss_fn, SFTLoss) and bool(pieces) != bool(own):
+        if not self.model.skip_output_layer and bool(pieces) != bool(own):
             raise ValueError(
                 f"loss ({type(loss_fn).__name__}) and kd_loss ({type(kd_loss).__name__}) must both take logits in pieces "
                 "(CEWithChunkedOutputLoss and ...WithChunkedOutputLoss), or both whole; LinearCrossEntropyLoss goes with any"
