@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
+from recipes.grpo import GRPORecipe
 from torchtune.models.convert_weights import reward_tune_to_hf, tune_to_hf
 from torchtune.models.llama2 import llama2, llama2_classifier
+from torchtune.rlhf.tools import Episode
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "rlhf"))  # for sample_tools
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "recipes" / "quickstart" / "model"
 SIZES = {
@@ -98,6 +103,61 @@ def settings(
             **more,
         }
     )
+
+
+def dpo_settings(folder: Path, output: Path, *, lora: bool = False, loss: str = "DPOLoss", **more: Any) -> DictConfig:
+    """Settings of the recipe on preferences."""
+    own = {
+        "dataset": {
+            "_component_": "torchtune.datasets.preference_dataset",
+            "source": "json",
+            "data_files": str(folder / "rows.jsonl"),
+        },
+        "shuffle": True, "batch_size": 2, "epochs": 2, "gradient_accumulation_steps": 1, "max_steps_per_epoch": 3,
+        "loss": {"_component_": f"torchtune.rlhf.loss.{loss}"},
+        **({} if lora else {"ref_checkpointer": checkpointer(folder / "policy")}),
+    }  # fmt: skip
+    return settings(folder, output, lora=lora, **{**own, **more})
+
+
+def grpo_settings(folder: Path, output: Path, *, lora: bool = False, tools: bool = False, **more: Any) -> DictConfig:
+    """Settings of GRPO."""
+    own: dict[str, Any] = {
+        "dataset": {
+            "_component_": "torchtune.rlhf.prompt_dataset", "source": "json", "data_files": str(folder / "rows.jsonl"),
+        },
+        "shuffle": True, "batch_size": 2, "grpo_samples": 3, "forward_batch_size": 4, "max_generated_tokens": 6,
+        "temperature": 1.0, "ppo_epochs": 2, "num_steps": 2, "epochs": 2, "clip_grad_norm": 1.0,
+        "reward_functions": [{"_component_": "torchtune.rlhf.tools.FormatReward"}],
+        "loss": {"_component_": "torchtune.rlhf.loss.GroupPolicyLoss", "kl_coeff": 0.05},
+        **({"tools": {"_component_": "torchtune.rlhf.tools.Toolbox", "functions": ["sample_tools.add"]}} if tools else {}),
+        **({} if lora else {"ref_checkpointer": checkpointer(folder / "policy")}),
+    }  # fmt: skip
+    return settings(folder, output, lora=lora, **{**own, **more})
+
+
+def prompt_row(i: int) -> dict[str, Any]:
+    arguments = json.dumps({"a": i, "b": 1})
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": arguments}}
+    return {
+        "messages": [
+            {"role": "user", "content": f"What is {i} + 1?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "1", "content": str(i + 1)},
+            {"role": "assistant", "content": f"{i + 1}"},
+        ]
+    }
+
+
+def even_ids(episode: Episode) -> float:
+    """The share of sampled ids that are even: a reward that differs between answers of a random model."""
+    ids = [token for turn in episode.turns for token in turn]
+    return sum(token % 2 == 0 for token in ids) / len(ids)
+
+
+class EvenRecipe(GRPORecipe):
+    def _setup_rewards(self) -> dict[str, Any]:
+        return {"even_ids": even_ids}
 
 
 def run_on_two_ranks(jobs: list[tuple[type, Path]], folder: Path) -> None:

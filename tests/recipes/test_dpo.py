@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from _preference import checkpointer, make_models, run, run_on_two_ranks, settings, write_rows
+from _preference import dpo_settings, make_models, run, write_rows
 from _runs import logged
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from recipes.dpo import CONFIG_KEYS, DPORecipe
 from torchtune.config import check_keys
@@ -27,23 +26,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config_for(folder: Path, output: Path, *, lora: bool = False, loss: str = "DPOLoss", **more: Any) -> DictConfig:
-    own = {
-        "dataset": {
-            "_component_": "torchtune.datasets.preference_dataset",
-            "source": "json",
-            "data_files": str(folder / "rows.jsonl"),
-        },
-        "shuffle": True, "batch_size": 2, "epochs": 2, "gradient_accumulation_steps": 1, "max_steps_per_epoch": 3,
-        "loss": {"_component_": f"torchtune.rlhf.loss.{loss}"},
-        **({} if lora else {"ref_checkpointer": checkpointer(folder / "policy")}),
-    }  # fmt: skip
-    return settings(folder, output, lora=lora, **{**own, **more})
-
-
 @pytest.mark.parametrize("loss", ["DPOLoss", "RSOLoss", "IPOLoss", "SimPOLoss", "ORPOLoss", "KTOLoss"])
 def test_every_loss_learns_which_answers_were_chosen(loss: str, folder: Path, tmp_path: Path) -> None:
-    cfg = config_for(folder, tmp_path, loss=loss, epochs=4, save_every_n_epochs=4)
+    cfg = dpo_settings(folder, tmp_path, loss=loss, epochs=4, save_every_n_epochs=4)
     if loss in ("SimPOLoss", "ORPOLoss"):
         del cfg["ref_checkpointer"]  # they need none
     assert check_keys(cfg, CONFIG_KEYS, strict=True) == []
@@ -56,14 +41,14 @@ def test_every_loss_learns_which_answers_were_chosen(loss: str, folder: Path, tm
 
 
 def test_first_loss_without_training_is_log_two(folder: Path, tmp_path: Path) -> None:
-    run(DPORecipe, config_for(folder, tmp_path, lora=True, epochs=1, max_steps_per_epoch=1))
+    run(DPORecipe, dpo_settings(folder, tmp_path, lora=True, epochs=1, max_steps_per_epoch=1))
     assert float(logged(tmp_path)[1]) == pytest.approx(0.6931472, abs=1e-6)
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_run_resumes_with_the_same_losses(lora: bool, folder: Path, tmp_path: Path) -> None:
     def cfg(name: str, resume: bool = False) -> DictConfig:
-        return config_for(folder, tmp_path / name, lora=lora, save_every_n_steps=2, resume_from_checkpoint=resume)
+        return dpo_settings(folder, tmp_path / name, lora=lora, save_every_n_steps=2, resume_from_checkpoint=resume)
 
     run(DPORecipe, cfg("whole"))
     run(DPORecipe, cfg("killed"), kill_after=2)
@@ -75,8 +60,8 @@ def test_run_resumes_with_the_same_losses(lora: bool, folder: Path, tmp_path: Pa
 
 def test_accumulated_batches_equal_one(folder: Path, tmp_path: Path) -> None:
     common: Any = {"epochs": 1, "shuffle": False, "clip_grad_norm": 1.0, "max_steps_per_epoch": 2}
-    run(DPORecipe, config_for(folder, tmp_path / "one", batch_size=4, **common))
-    run(DPORecipe, config_for(folder, tmp_path / "two", batch_size=2, gradient_accumulation_steps=2, **common))
+    run(DPORecipe, dpo_settings(folder, tmp_path / "one", batch_size=4, **common))
+    run(DPORecipe, dpo_settings(folder, tmp_path / "two", batch_size=2, gradient_accumulation_steps=2, **common))
     one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
     assert [float(two[step]) for step in (1, 2)] == pytest.approx([float(one[step]) for step in (1, 2)], abs=1e-5)
     norms = [logged(tmp_path / name, "grad_norm") for name in ("one", "two")]
@@ -85,27 +70,9 @@ def test_accumulated_batches_equal_one(folder: Path, tmp_path: Path) -> None:
 
 def test_full_run_without_a_reference_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="ref_checkpointer is not set"):
-        run(DPORecipe, config_for(folder, tmp_path, ref_checkpointer=None))
+        run(DPORecipe, dpo_settings(folder, tmp_path, ref_checkpointer=None))
     with pytest.raises(ValueError, match="no preference loss"):
-        run(DPORecipe, config_for(folder, tmp_path, loss="PPOLoss"))
-
-
-@pytest.mark.slow
-@pytest.mark.distributed
-def test_two_processes_reach_the_loss_of_one(folder: Path, tmp_path: Path) -> None:
-    # seven rows: the second process lacks one at the end of an epoch
-    jobs = []
-    for name, lora in (("full", False), ("lora", True)):
-        common: Any = {"lora": lora, "max_steps_per_epoch": None}
-        run(DPORecipe, config_for(folder, tmp_path / name / "one", batch_size=4, **common))
-        jobs.append((DPORecipe, tmp_path / f"{name}.yaml"))
-        OmegaConf.save(config_for(folder, tmp_path / name / "two", batch_size=2, **common), jobs[-1][1])
-    run_on_two_ranks(jobs, tmp_path)
-    for kind, metric in product(("full", "lora"), ("loss", "rewards/margins", "rewards/accuracies")):
-        one, two = (logged(tmp_path / kind / number, metric) for number in ("one", "two"))
-        assert len(one) == 4 and two.keys() == one.keys()
-        for step in one:
-            assert float(two[step]) == pytest.approx(float(one[step]), abs=1e-4), (kind, metric)
+        run(DPORecipe, dpo_settings(folder, tmp_path, loss="PPOLoss"))
 
 
 def test_prompts_are_paired_with_the_answer_before() -> None:

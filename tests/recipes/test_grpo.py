@@ -1,0 +1,162 @@
+"""GRPO: groups, tools in the loop, normalisations, resuming, ranks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from _preference import EvenRecipe, grpo_settings, make_models, prompt_row, run
+from _runs import logged
+from omegaconf import DictConfig
+
+from recipes.grpo import CONFIG_KEYS, GRPORecipe
+from torchtune.config import check_keys
+from torchtune.data import Message
+from torchtune.rlhf import prompt_dataset
+from torchtune.rlhf._rollout import as_batch, gathered, group_advantages, token_logprobs
+from torchtune.rlhf.tools import Episode
+
+pytestmark = pytest.mark.recipes
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grpo")
+    make_models(folder)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(prompt_row(i)) + "\n" for i in range(6)))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_run_resumes_with_the_same_losses(lora: bool, folder: Path, tmp_path: Path) -> None:
+    def cfg(name: str, resume: bool = False) -> DictConfig:
+        return grpo_settings(
+            folder, tmp_path / name, lora=lora, tools=True, save_every_n_steps=1, resume_from_checkpoint=resume
+        )
+
+    assert check_keys(cfg("whole"), CONFIG_KEYS, strict=True) == []
+    run(EvenRecipe, cfg("whole"))
+    run(EvenRecipe, cfg("killed"), kill_after=1)
+    recipe = run(EvenRecipe, cfg("killed", resume=True))
+    assert recipe.global_step == 4
+    for name in ("loss", "reward", "kl", "response_tokens"):
+        assert len(logged(tmp_path / "whole", name)) == 4
+        assert logged(tmp_path / "killed", name) == logged(tmp_path / "whole", name)
+
+
+@pytest.mark.parametrize(
+    ("loss", "scale"),
+    [
+        ({"_component_": "torchtune.rlhf.loss.GroupPolicyLoss"}, "group"),
+        (
+            {"_component_": "torchtune.rlhf.loss.GroupPolicyLoss", "normalize": "token", "epsilon_high": 0.28},
+            "batch",
+        ),
+        (
+            {"_component_": "torchtune.rlhf.loss.GroupPolicyLoss", "normalize": "constant", "max_tokens": 6},
+            "none",
+        ),
+        ({"_component_": "torchtune.dev.grpo.loss.GRPOSimpleLoss", "kl_coeff": 0.0}, "group"),
+        ({"_component_": "torchtune.dev.grpo.loss.GRPOCompletionLoss", "kl_coeff": 0.0}, "group"),
+    ],
+    ids=["grpo", "dapo", "dr-grpo", "simple", "completion"],
+)
+def test_what_was_better_than_its_group_gets_likelier(
+    loss: dict[str, Any], scale: str, folder: Path, tmp_path: Path
+) -> None:
+    cfg = grpo_settings(folder, tmp_path, loss=loss, scale_rewards=scale, ref_checkpointer=None, ppo_epochs=1)
+    recipe = EvenRecipe(cfg)
+    recipe.setup()
+    episodes = recipe.sample([recipe.data.dataset[i] for i in range(2)])
+    advantages = recipe.advantages(recipe.reward(episodes)[0])
+    tokens, mask = as_batch(episodes, 0)
+
+    @torch.no_grad()
+    def likely() -> torch.Tensor:
+        return (token_logprobs(recipe.policy.model, tokens) * mask).sum(-1)
+
+    before = likely()
+    recipe.learn(episodes, advantages)
+    change = likely() - before
+    recipe.cleanup()
+    assert advantages.abs().max() > 0.01
+    for group in (slice(0, 3), slice(3, 6)):
+        assert change[group][advantages[group].argmax()] > change[group][advantages[group].argmin()]
+
+
+def test_tools_run_and_what_was_sampled_is_trained(folder: Path, tmp_path: Path) -> None:
+    recipe = GRPORecipe(grpo_settings(folder, tmp_path, tools=True))
+    recipe.setup()
+    control = recipe.tokenizer._control_ids()
+    text = '\n{"name": "add", "arguments": {"a": 2, "b": 1}}\n'
+    call = [control["<tool_call>"], *recipe.tokenizer.encode(text, add_bos=False, add_eos=False)]
+    turns = [[*call, control["</tool_call>"], control["<|im_end|>"]], [77, control["<|im_end|>"]]]
+
+    def scripted(model: Any, contexts: list[list[int]], **_: Any) -> list[list[int]]:
+        return [turns[0] if len(c) < longest else turns[1] for c in contexts]
+
+    rows = [recipe.data.dataset[0]]
+    longest = len(recipe.new_episode(rows[0]).prompt) + 5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.grpo.generate_tokens", scripted)
+        episodes = recipe.sample(rows)
+    assert [episode.calls[0].result.value for episode in episodes if episode.calls[0].result] == [3, 3, 3]
+    tokens, mask = as_batch(episodes, pad_id=0)
+    for episode, ids, trained in zip(episodes, tokens, mask, strict=True):
+        assert ids[1:][trained].tolist() == turns[0] + turns[1]
+        assert not trained[: len(episode.prompt) - 1].any()
+    _, metrics = recipe.reward(episodes)
+    assert metrics["tool_calls"] == 1.0 and metrics["ended/answer"] == 1.0
+    recipe.cleanup()
+
+
+def test_log_probabilities_do_not_depend_on_padding(folder: Path, tmp_path: Path) -> None:
+    recipe = GRPORecipe(grpo_settings(folder, tmp_path))
+    recipe.setup()
+    long, short = Episode({}, [11, 12]), Episode({}, [13])
+    long.add([14, 15, 16], sampled=True)
+    short.add([17], sampled=True)
+    tokens, mask = as_batch([long, short], pad_id=0)
+    with torch.no_grad(), gathered(recipe.policy.model):
+        together = token_logprobs(recipe.policy.model, tokens, 0.5)[1][mask[1]]
+        alone = torch.log_softmax(recipe.policy.model(torch.tensor([[13]]))[0, -1] / 0.5, -1)[17]
+    assert torch.allclose(together, alone, atol=1e-5)
+    recipe.cleanup()
+
+
+def test_settings_that_make_no_sense_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="grpo_samples is 1"):
+        run(GRPORecipe, grpo_settings(folder, tmp_path, grpo_samples=1))
+    with pytest.raises(ValueError, match="ref_checkpointer is not set"):
+        run(GRPORecipe, grpo_settings(folder, tmp_path, ref_checkpointer=None))
+    with pytest.raises(ValueError, match="no loss of this recipe"):
+        run(GRPORecipe, grpo_settings(folder, tmp_path, loss={"_component_": "torchtune.rlhf.loss.DPOLoss"}))
+
+
+def test_advantages_are_relative_to_the_group() -> None:
+    rewards = torch.tensor([[1.0, 0.0, 0.5], [2.0, 2.0, 2.0]])
+    grouped = group_advantages(rewards)
+    assert grouped[0].tolist() == pytest.approx([1.0, -1.0, 0.0], abs=1e-3) and grouped[1].tolist() == [0, 0, 0]
+    assert group_advantages(rewards, "none")[0].tolist() == [0.5, -0.5, 0.0]
+    assert group_advantages(rewards, "batch", torch.tensor(2.0))[0, 0].item() == pytest.approx(0.25, abs=1e-4)
+    with pytest.raises(ValueError, match="scale_rewards is 'groups'"):
+        group_advantages(rewards, "groups")
+
+
+def test_rows_for_supervised_tuning_serve_as_prompts(folder: Path) -> None:
+    sample = prompt_dataset(None, source="json", data_files=str(folder / "rows.jsonl"))[2]  # type: ignore[arg-type]
+    assert [message.role for message in sample["messages"]] == ["user"]
+    assert isinstance(sample["messages"][0], Message) and "tools" not in sample
+    assert sample["row"]["expected_calls"][0]["function"] == {"name": "add", "arguments": {"a": 2, "b": 1}}
+    assert sample["row"]["answer"] == "3"
+
+
+def test_row_without_a_user_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "assistant", "content": "Hi."}]}) + "\n")
+    with pytest.raises(ValueError, match="bad.jsonl.*no user message"):
+        prompt_dataset(None, source="json", data_files=str(path))[0]  # type: ignore[arg-type]
