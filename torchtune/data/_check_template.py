@@ -318,20 +318,10 @@ def _changed_values(value: Any) -> Iterator[Any]:
 
 def _templates(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """The chat templates of a checkpoint folder by name, each with the tokens that it may name."""
-    from torchtune.data.formats._registry import _json
+    from torchtune.data.formats._registry import _json, find_templates
 
     config = _json(folder / "tokenizer_config.json")
     tokens = {**_json(folder / "special_tokens_map.json"), **config}
     texts = {name: value.get("content") if isinstance(value, Mapping) else value for name, value in tokens.items()}
     variables = {name: text for name, text in texts.items() if name.endswith("_token") and isinstance(text, str)}
-    found: dict[str, str] = {}
-    for given in (_json(folder / "chat_template.json").get("chat_template"), config.get("chat_template")):
-        if isinstance(given, str):
-            found.setdefault("default", given)
-        for entry in given if isinstance(given, list) else ():
-            found.setdefault(entry["name"], entry["template"])
-    for path in (folder / "additional_chat_templates").glob("*.jinja"):
-        found[path.stem] = path.read_text(encoding="utf-8")
-    if (folder / "chat_template.jinja").is_file():
-        found["default"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    return {name: (source, variables) for name, source in found.items()}
+    return {name: (source, variables) for name, source in find_templates(folder).items()}

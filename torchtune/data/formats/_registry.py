@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ._base import ChatFormat
 
 
@@ -203,7 +205,7 @@ def detect_format(model: str | Path) -> str:
             f"No chat format is known for the model name {str(model)!r}, and it is no folder. Name one yourself: "
             f"{', '.join(list_formats())}."
         )
-    template = _template(folder)
+    template = "\n".join(find_templates(folder).values())
     names = [name for name in (*_names(folder), folder.resolve().name) if name]
     named = next((found for name in names if (found := _by_name(name))), None)
     fits = _by_template(template)
@@ -237,18 +239,25 @@ def _by_template(template: str) -> list[str]:
     return [name for _, name in sorted(fits, key=lambda fit: (-fit[0], fit[1]))]
 
 
-def _template(folder: Path) -> str:
-    """All chat templates of a checkpoint folder, joined; empty if there is none."""
-    jinja = folder / "chat_template.jinja"
-    if jinja.is_file():
-        return jinja.read_text(encoding="utf-8")
-    for file in ("chat_template.json", "tokenizer_config.json"):
-        template = _json(folder / file).get("chat_template")
-        if isinstance(template, str):
-            return template
-        if isinstance(template, list):
-            return "\n".join(str(one.get("template", "")) for one in template if isinstance(one, dict))
-    return ""
+def find_templates(folder: Path, config: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The chat templates of a checkpoint folder by name; the one for conversations without more is ``default``.
+
+    Args:
+        folder: the folder.
+        config: what its ``tokenizer_config.json`` holds, if that is known.
+    """
+    found: dict[str, str] = {}
+    for values in (_json(folder / "tokenizer_config.json") if config is None else config, _json(folder / "chat_template.json")):
+        given = values.get("chat_template")
+        if isinstance(given, str):
+            found["default"] = given
+        for one in given if isinstance(given, list) else ():
+            found[str(one["name"])] = str(one["template"])
+    for path in (folder / "additional_chat_templates").glob("*.jinja"):
+        found[path.stem] = path.read_text(encoding="utf-8")
+    if (folder / "chat_template.jinja").is_file():
+        found["default"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    return found
 
 
 def _names(folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchtune.data.formats._registry import find_templates
 from torchtune.modules.transforms.tokenizers._bpe import share_by_start
 from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, ChatTokens
 from torchtune.modules.transforms.tokenizers._hf_plain import plain_tokenizer
@@ -193,9 +194,8 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
         )
         self.config = self.base_tokenizer.config
         variables = {**self.extract_top_level_variables(self.config), **(template_options or {})}
-        sources = (
-            find_templates(tokenizer_json_path, self.config) if chat_template is None else {"default": chat_template}
-        )
+        folder = Path(tokenizer_json_path).parent
+        sources = {"default": chat_template} if chat_template is not None else find_templates(folder, self.config)
         if not sources:
             raise ValueError(
                 f"No chat template: {tokenizer_config_json_path} has no 'chat_template', and no chat_template.jinja lies "
@@ -401,22 +401,6 @@ def _strip_first(texts: list[str], strip: Any) -> list[str]:
         if texts[at]:
             break
     return texts
-
-
-def find_templates(tokenizer_json_path: str, config: Mapping[str, Any]) -> dict[str, str]:
-    """The chat templates of a model by name: from files beside the tokenizer, or from its config."""
-    folder = Path(tokenizer_json_path).parent
-    found: dict[str, str] = {}
-    given = config.get("chat_template")
-    if isinstance(given, str):
-        found["default"] = given
-    elif isinstance(given, list):
-        found.update({entry["name"]: entry["template"] for entry in given})
-    for path in (folder / "additional_chat_templates").glob("*.jinja"):
-        found[path.stem] = path.read_text(encoding="utf-8")
-    if (folder / "chat_template.jinja").is_file():
-        found["default"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    return found
 
 
 def find_format(tokenizer_json_path: str, templates: Iterable[str]) -> str:
