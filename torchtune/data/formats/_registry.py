@@ -247,7 +247,10 @@ def find_templates(folder: Path, config: Mapping[str, Any] | None = None) -> dic
         config: what its ``tokenizer_config.json`` holds, if that is known.
     """
     found: dict[str, str] = {}
-    for values in (_json(folder / "tokenizer_config.json") if config is None else config, _json(folder / "chat_template.json")):
+    for values in (
+        _json(folder / "tokenizer_config.json") if config is None else config,
+        _json(folder / "chat_template.json"),
+    ):
         given = values.get("chat_template")
         if isinstance(given, str):
             found["default"] = given
