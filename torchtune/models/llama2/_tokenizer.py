@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torchtune.models.llama2._prompt_template import Llama2ChatTemplate
@@ -22,10 +21,8 @@ class Llama2Tokenizer(SentencePieceChatTokenizer):
         max_seq_len: length that conversations are cut to, or None.
         prompt_template: words put around the messages; the family's by default, None for none.
         truncation_type: the side that tokens are dropped from, "right" or "left".
-        chat_format: None writes plain conversations as torchtune always has, and the official format where a sample has
-            tools or calls; "official", or the name of a format, writes all in the official format.
-        train_on: "message" trains all of a message; "sampled" only what the model emits.
-        format_options: options of the official format.
+        **options: ``chat_format``, ``train_on`` and ``format_options``: see
+            :class:`~torchtune.models.llama3.Llama3Tokenizer`.
 
     Raises:
         OSError: if ``path`` is no SentencePiece model.
@@ -40,20 +37,9 @@ class Llama2Tokenizer(SentencePieceChatTokenizer):
         max_seq_len: int | None = None,
         prompt_template: Any = Llama2ChatTemplate(),  # noqa: B008
         truncation_type: str = "right",
-        *,
-        chat_format: str | None = None,
-        train_on: str = "message",
-        format_options: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            path,
-            max_seq_len,
-            prompt_template,
-            truncation_type,
-            chat_format=chat_format,
-            train_on=train_on,
-            format_options=format_options,
-        )
+        super().__init__(path, max_seq_len, prompt_template, truncation_type, **options)
 
     def tokenize_messages(  # type: ignore[override]
         self,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from torchtune.modules.transforms.tokenizers._chat import ChatTokens, speech
+from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, ChatTokens, speech
 from torchtune.modules.transforms.tokenizers._spm_chat import SentencePieceChatTokenizer
 
 if TYPE_CHECKING:
@@ -20,7 +20,37 @@ PHI3_SPECIAL_TOKENS = {
 }
 
 
-class Phi3MiniTokenizer(SentencePieceChatTokenizer):
+class PhiChatTokenizer(ChatTokenizer):
+    """What Phi's tokenizers have in common: conversations stay open by default, and may leave the system prompt out."""
+
+    def tokenize_messages(  # type: ignore[override]
+        self,
+        messages: list[Message],
+        *,
+        add_end_tokens: bool = False,
+        ignore_system_prompt: bool = False,
+        tools: Any = None,
+    ) -> tuple[list[int], list[bool]]:
+        """Encodes a conversation.
+
+        Args:
+            messages: the conversation.
+            add_end_tokens: True to put the end token after each answer.
+            ignore_system_prompt: True to leave the system message out.
+            tools: function schemas in OpenAI form, or None.
+
+        Returns:
+            Token ids, and a mask that is True where a token is not trained.
+
+        Raises:
+            ValueError: if there are no messages, or the family cannot express one of them.
+        """
+        if ignore_system_prompt:
+            messages = [message for message in messages if message.role != "system"]
+        return super().tokenize_messages(messages, tools=tools, add_end_tokens=add_end_tokens)
+
+
+class Phi3MiniTokenizer(PhiChatTokenizer, SentencePieceChatTokenizer):
     """Tokenizer of Phi 3 mini.
 
     Args:
@@ -29,10 +59,8 @@ class Phi3MiniTokenizer(SentencePieceChatTokenizer):
         max_seq_len: length that conversations are cut to, or None.
         prompt_template: words put around the messages, or None.
         truncation_type: the side that tokens are dropped from, "right" or "left".
-        chat_format: None writes plain conversations as torchtune always has, and the official format where a sample has
-            tools or calls; "official", or the name of a format, writes all in the official format.
-        train_on: "message" trains all of a message, its header included; "sampled" only what the model emits.
-        format_options: options of the official format, such as ``tool_convention``.
+        **options: ``chat_format``, ``train_on`` and ``format_options``: see
+            :class:`~torchtune.models.llama3.Llama3Tokenizer`.
 
     Raises:
         OSError: if ``path`` is no SentencePiece model.
@@ -48,21 +76,10 @@ class Phi3MiniTokenizer(SentencePieceChatTokenizer):
         max_seq_len: int | None = None,
         prompt_template: Any = None,
         truncation_type: str = "right",
-        *,
-        chat_format: str | None = None,
-        train_on: str = "message",
-        format_options: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         self.special_tokens = PHI3_SPECIAL_TOKENS if special_tokens is None else special_tokens
-        super().__init__(
-            path,
-            max_seq_len,
-            prompt_template,
-            truncation_type,
-            chat_format=chat_format,
-            train_on=train_on,
-            format_options=format_options,
-        )
+        super().__init__(path, max_seq_len, prompt_template, truncation_type, **options)
 
     @property
     def eos_id(self) -> int:
@@ -91,32 +108,6 @@ class Phi3MiniTokenizer(SentencePieceChatTokenizer):
             "".join(texts[number] for number in group) if control else self._spm_model.decode(list(group))
             for control, group in groupby(ids, texts.__contains__)
         )
-
-    def tokenize_messages(  # type: ignore[override]
-        self,
-        messages: list[Message],
-        *,
-        add_end_tokens: bool = False,
-        ignore_system_prompt: bool = False,
-        tools: Any = None,
-    ) -> tuple[list[int], list[bool]]:
-        """Encodes a conversation.
-
-        Args:
-            messages: the conversation.
-            add_end_tokens: True to put the end token after each answer.
-            ignore_system_prompt: True to leave the system message out.
-            tools: function schemas in OpenAI form, or None.
-
-        Returns:
-            Token ids, and a mask that is True where a token is not trained.
-
-        Raises:
-            ValueError: if there are no messages, or the family cannot express one of them.
-        """
-        if ignore_system_prompt:
-            messages = [message for message in messages if message.role != "system"]
-        return super().tokenize_messages(messages, tools=tools, add_end_tokens=add_end_tokens)
 
     def _plain_chat(self, messages: list[Message], add_end_tokens: bool, **options: Any) -> ChatTokens:
         """Each message between its role and ``<|end|>``, with BOS before a turn; a tool result is a user message."""

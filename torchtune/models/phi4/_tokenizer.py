@@ -7,8 +7,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from torchtune.models.llama3._tokenizer import CL100K_PATTERN
+from torchtune.models.phi3._tokenizer import PhiChatTokenizer
 from torchtune.modules.transforms.tokenizers._bpe import ByteLevelBPE
-from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, ChatTokens, speech
+from torchtune.modules.transforms.tokenizers._chat import ChatTokens, speech
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message
@@ -31,7 +32,7 @@ PHI4_SPECIAL_TOKENS = {
 }
 
 
-class Phi4Tokenizer(ChatTokenizer):
+class Phi4Tokenizer(PhiChatTokenizer):
     """Tokenizer of Phi 4.
 
     Args:
@@ -41,10 +42,8 @@ class Phi4Tokenizer(ChatTokenizer):
         max_seq_len: length that conversations are cut to, or None.
         prompt_template: words put around the messages, or None.
         truncation_type: the side that tokens are dropped from, "right" or "left".
-        chat_format: None writes plain conversations as torchtune always has, and the official format where a sample has
-            tools or calls; "official", or the name of a format, writes all in the official format.
-        train_on: "message" trains all of a message, its header included; "sampled" only what the model emits.
-        format_options: options of the official format, such as ``tool_convention``.
+        **options: ``chat_format``, ``train_on`` and ``format_options``: see
+            :class:`~torchtune.models.llama3.Llama3Tokenizer`.
 
     Raises:
         OSError: if a file does not exist.
@@ -61,10 +60,7 @@ class Phi4Tokenizer(ChatTokenizer):
         max_seq_len: int | None = None,
         prompt_template: Any = None,
         truncation_type: str = "right",
-        *,
-        chat_format: str | None = None,
-        train_on: str = "message",
-        format_options: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         self.special_tokens = PHI4_SPECIAL_TOKENS if special_tokens is None else special_tokens
         self.bos_id = self.special_tokens["<|endoftext|>"]
@@ -76,9 +72,7 @@ class Phi4Tokenizer(ChatTokenizer):
             max_seq_len=max_seq_len,
             prompt_template=prompt_template,
             truncation_type=truncation_type,
-            chat_format=chat_format,
-            train_on=train_on,
-            format_options=format_options,
+            **options,
         )
 
     @property
@@ -118,32 +112,6 @@ class Phi4Tokenizer(ChatTokenizer):
             elif not skip_special_tokens:
                 pieces.extend(texts[number] for number in ids)
         return "".join(pieces)
-
-    def tokenize_messages(  # type: ignore[override]
-        self,
-        messages: list[Message],
-        *,
-        add_end_tokens: bool = False,
-        ignore_system_prompt: bool = False,
-        tools: Any = None,
-    ) -> tuple[list[int], list[bool]]:
-        """Encodes a conversation.
-
-        Args:
-            messages: the conversation.
-            add_end_tokens: True to put the end token after each answer.
-            ignore_system_prompt: True to leave the system message out.
-            tools: function schemas in OpenAI form, or None.
-
-        Returns:
-            Token ids, and a mask that is True where a token is not trained.
-
-        Raises:
-            ValueError: if there are no messages, or the family cannot express one of them.
-        """
-        if ignore_system_prompt:
-            messages = [message for message in messages if message.role != "system"]
-        return super().tokenize_messages(messages, tools=tools, add_end_tokens=add_end_tokens)
 
     def _plain_chat(self, messages: list[Message], add_end_tokens: bool, **options: Any) -> ChatTokens:
         """Each message between its header and ``<|im_end|>``; an answer only has that with ``add_end_tokens``."""

@@ -157,3 +157,31 @@ class SentencePieceChatTokenizer(ChatTokenizer):
 
     def _pieces(self, ids: list[int]) -> list[str]:
         return self._spm_model.spm_model.id_to_piece(ids)
+
+
+class AddEosTokenizer(SentencePieceChatTokenizer):
+    """Families whose ``tokenize_messages`` calls its argument ``add_eos``."""
+
+    def tokenize_messages(  # type: ignore[override]
+        self,
+        messages: list[Message],
+        *,
+        add_eos: bool = True,
+        tools: Any = None,
+        add_end_tokens: bool = True,
+    ) -> tuple[list[int], list[bool]]:
+        """Encodes a conversation.
+
+        Args:
+            messages: the conversation.
+            add_eos: the same as ``add_end_tokens``, as torchtune has called it here.
+            tools: function schemas in OpenAI form, or None.
+            add_end_tokens: True to put EOS after each answer; False leaves the last turn open.
+
+        Returns:
+            Token ids, and a mask that is True where a token is not trained.
+
+        Raises:
+            ValueError: if there are no messages, or the family cannot express one of them.
+        """
+        return super().tokenize_messages(messages, tools=tools, add_end_tokens=add_eos and add_end_tokens)
