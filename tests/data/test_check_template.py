@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,6 +158,13 @@ def test_packed_and_joined_datasets_are_looked_into(make: Any, folder: Path) -> 
     for dataset in (PackedDataset(data, max_seq_len=2048), ConcatDataset([data, data])):
         report = check_template(tokenizer, dataset, folder)
         assert report is not None and report.compared == (4 if isinstance(dataset, ConcatDataset) else 2)
+
+
+def test_tokenizers_inside_a_transform_are_found_and_others_left_alone(make: Any, folder: Path) -> None:
+    tokenizer, data = make(WITH_CALL)
+    report = check_template(SimpleNamespace(tokenizer=tokenizer), data, folder)
+    assert report is not None and report.compared == 1
+    assert check_template(SimpleNamespace(), data, folder) is None
 
 
 def test_templates_run_in_a_sandbox(make: Any, folder: Path) -> None:

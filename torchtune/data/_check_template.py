@@ -68,7 +68,13 @@ def check_template(
     mode = {False: "off", True: "error"}.get(mode, mode) if isinstance(mode, bool) else mode
     if mode not in MODES:
         raise ValueError(f"check_template must be one of {', '.join(MODES)}; found {mode!r}.")
-    if mode == "off" or not hasattr(tokenizer, "format") or hasattr(tokenizer, "templates"):
+    if mode == "off":
+        return None
+    from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer
+
+    if not isinstance(tokenizer, ChatTokenizer):  # such as a transform of images and text
+        tokenizer = getattr(tokenizer, "tokenizer", None)
+    if not isinstance(tokenizer, ChatTokenizer) or hasattr(tokenizer, "templates"):
         return None
     templates = _templates(Path(folder))
     if not templates:
