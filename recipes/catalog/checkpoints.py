@@ -42,7 +42,7 @@ class Checkpoint:
     Args:
         name: the config's name without the method, such as ``llama3_2/1B``.
         repo: the repository on the Hugging Face hub.
-        shards: how many files of weights there are.
+        shards: how many files of weights there are; 0 is those of the index.
         methods: the methods that there is a config for.
         builder: the builder of the full model; the LoRA one has ``lora_`` in front, the QLoRA one ``qlora_``.
         folder: where the weights are downloaded to.
@@ -71,6 +71,8 @@ class Checkpoint:
     @property
     def weights(self) -> list[str] | dict[str, Any]:
         """The checkpointer's ``checkpoint_files``."""
+        if self.shards == 0:
+            return []
         if self.shards == 1:
             return ["model.safetensors"]
         if self.shards <= self.listed_shards:
@@ -84,6 +86,7 @@ _LLAMA_FILES = {"path": "original/tokenizer.model"}
 _SPM_FILES = {"path": "tokenizer.model"}
 _QWEN_FILES = {"path": "vocab.json", "merges_file": "merges.txt"}
 _PHI4_FILES = {"vocab_path": "vocab.json", "merges_path": "merges.txt"}
+_JSON_FILES = {"path": "tokenizer.json"}
 _META = "original/consolidated*"
 _GGUF = "*.gguf"
 
@@ -105,8 +108,17 @@ FAMILIES = {
         Family("qwen2", "qwen2.qwen2_tokenizer", _QWEN_FILES, "QWEN2"),
         Family("qwen2_5", "qwen2_5.qwen2_5_tokenizer", _QWEN_FILES, "QWEN2", chat_format="qwen2_5"),
         Family("qwen3", "qwen3.qwen3_tokenizer", _QWEN_FILES, "QWEN3", chat_format="qwen3"),
+        Family("qwen3_moe", "qwen3_moe.qwen3_tokenizer", _QWEN_FILES, "AUTO", chat_format="qwen3"),
+        Family("gemma3", "gemma3.gemma3_tokenizer", _JSON_FILES, "AUTO", True, _GGUF, "gemma3"),
+        Family("gpt_oss", "gpt_oss.gpt_oss_tokenizer", _JSON_FILES, "AUTO", ignore="original/*", chat_format="gpt_oss"),
+        Family("smollm3", "smollm3.smollm3_tokenizer", _JSON_FILES, "AUTO", chat_format="smollm3"),
+        Family("phi4_mini", "phi4_mini.phi4_mini_tokenizer", _JSON_FILES, "AUTO"),
+        Family("granite4", "granite4.granite4_tokenizer", _JSON_FILES, "AUTO", chat_format="granite4"),
     )
 }
+# Mistral's models with Tekken, by the names of their configs
+_TEKKEN = Family("mistral", "mistral.tekken_tokenizer", _JSON_FILES, "AUTO", True, "consolidated*", "mistral_v3")
+FAMILIES |= dict.fromkeys(("ministral", "mistral_nemo", "mistral_small"), _TEKKEN)
 
 
 def _row(
@@ -190,6 +202,20 @@ CHECKPOINTS = (
     _row("qwen3/8B", "Qwen/Qwen3-8B", 5, f"{_ALL} {_TOOLS}", builder="qwen3_8b_instruct"),
     _row("qwen3/14B", "Qwen/Qwen3-14B", 8, "lora_single_device", builder="qwen3_14b_instruct"),
     _row("qwen3/32B", "Qwen/Qwen3-32B", 17, "lora", builder="qwen3_32b", processes=8),
+    _row("qwen3_moe/30B_A3B", "Qwen/Qwen3-30B-A3B", 0, "lora lora_tool_calling", processes=4),
+    _row("qwen3_moe/235B_A22B", "Qwen/Qwen3-235B-A22B", 0, "lora", processes=8),
+    _row("gemma3/1B", "google/gemma-3-1b-it", 1, f"{_LORA} {_QLORA} lora_tool_calling"),
+    _row("gemma3/4B", "google/gemma-3-4b-it", 0, f"{_LORA} lora_tool_calling"),
+    _row("gemma3/12B", "google/gemma-3-12b-it", 0, "lora", processes=4),
+    _row("gemma3/27B", "google/gemma-3-27b-it", 0, "lora", processes=8),
+    _row("gpt_oss/20b", "openai/gpt-oss-20b", 0, f"lora {_QLORA} lora_tool_calling"),
+    _row("gpt_oss/120b", "openai/gpt-oss-120b", 0, "lora", processes=8),
+    _row("smollm3/3B", "HuggingFaceTB/SmolLM3-3B", 0, f"{_LORA} lora_tool_calling"),
+    _row("phi4_mini/3.8B", "microsoft/Phi-4-mini-instruct", 0, _LORA),
+    _row("granite4/micro", "ibm-granite/granite-4.0-micro", 0, f"{_LORA} lora_tool_calling"),
+    _row("ministral/8B", "mistralai/Ministral-8B-Instruct-2410", 0, f"{_LORA} lora_tool_calling"),
+    _row("mistral_nemo/12B", "mistralai/Mistral-Nemo-Instruct-2407", 0, f"{_LORA} lora_tool_calling"),
+    _row("mistral_small/24B", "mistralai/Mistral-Small-24B-Instruct-2501", 0, "lora", processes=4),
     _row(
         "llama3_2_vision/11B", "meta-llama/Llama-3.2-11B-Vision-Instruct", 5, f"{_ALL} {_QLORA} qlora", listed_shards=1
     ),

@@ -98,6 +98,7 @@ SETTINGS: tuple[tuple[str, str], ...] = (
     ("qwen*/*_lora qwen*/*_lora_single_device llama3/8B_*dora*", "-save_adapter_weights_only"),
     ("llama3_2*/*_qlora_single_device llama2/13B_qlora_single_device gemma*/2B_qlora_single_device", "-low_cpu_ram"),
     ("qwen2_5/[37]*B_full* qwen2_5/[37]*B_lora* qwen2_5/14B_lora*", "log_peak_memory_stats=false"),
+    ("qwen3_moe/*lora* gpt_oss/*lora*", "model.apply_lora_to_mlp=false batch_size=1"),
     # vision and mixture of experts
     ("llama3_2_vision/*", "@vision"),
     (
@@ -141,4 +142,8 @@ TOOL_CALLING: tuple[tuple[str, str], ...] = (
         "model.intermediate_dim=14336 model.max_seq_len=32768 model.rope_base=1000000",
     ),
     ("*/[78]B_full_tool_calling", "gradient_accumulation_steps=8"),
+    # its template has no tools
+    ("gemma3/*", "tokenizer.format_options.tool_convention=hermes"),
+    # experts have no adapters, so that what is saved loads in PEFT
+    ("qwen3_moe/* gpt_oss/*", "model.apply_lora_to_mlp=false batch_size=1 gradient_accumulation_steps=16"),
 )

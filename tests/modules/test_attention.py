@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask
 
 from torchtune.modules import (
     KVCache,
@@ -259,3 +260,23 @@ def test_flex_masks_give_the_same_attention_as_dense_ones() -> None:
         call(q, k, v, mask=flex, dropout_p=0.1, is_causal=False)
     assert bool(kv_offset_mask_flex(0, 0, torch.tensor(1), torch.tensor(3), 2))  # type: ignore[arg-type]
     assert not bool(kv_offset_mask_flex(0, 0, torch.tensor(0), torch.tensor(3), 2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["causal", "bool", "float", "blocks"])
+def test_a_sink_takes_its_share_of_the_softmax(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(2, 4, 16, 16, generator=generator)
+    k, v = torch.randn(2, 2, 2, 16, 16, generator=generator)
+    sinks = torch.randn(4, generator=generator)
+    seen = torch.ones(16, 16, dtype=torch.bool).tril()
+    scores = (q @ k.repeat_interleave(2, 1).transpose(-2, -1) / 4).masked_fill(~seen, float("-inf"))
+    shares = torch.cat([scores, sinks.view(1, 4, 1, 1).expand(2, 4, 16, 1)], dim=-1).softmax(dim=-1)
+    expected = shares[..., :-1] @ v.repeat_interleave(2, 1)
+    masks = {
+        "causal": None,
+        "bool": seen.expand(2, -1, -1),
+        "float": torch.zeros(2, 16, 16).masked_fill(~seen, float("-inf")),
+        "blocks": create_block_mask(causal_mask_flex, 2, None, 16, 16, device="cpu"),
+    }
+    found = _sdpa_or_flex_attention()(q, k, v, mask=masks[kind], is_causal=kind == "causal", sinks=sinks)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

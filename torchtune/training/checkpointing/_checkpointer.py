@@ -158,7 +158,7 @@ class FullModelHFCheckpointer(FileCheckpointer):
 
     def _write_config(self, draft: Draft, state_dict: StateDict) -> None:
         """``config.json`` as it was, with the vocabulary size and dtype that the weights have now."""
-        config = dict(self._config)
+        config = dict(self._layout.config)
         embedding = state_dict.get("tok_embeddings.weight")
         if embedding is not None:
             now = {
@@ -175,9 +175,11 @@ class FullModelHFCheckpointer(FileCheckpointer):
     ) -> None:
         from torchtune.models.convert_weights import tune_to_peft_adapter_config
 
-        if not self._layout.writes_peft:
+        if not self._layout.writes_peft(state_dict):
             _log.warning(
-                "%s adapters can't be written for PEFT; only %s.pt is.", self._model_type.name, ADAPTER_MODEL_FNAME
+                "This %s adapter can't be written for PEFT; only %s.pt is.",
+                self._model_type.name,
+                ADAPTER_MODEL_FNAME,
             )
             return
         converted = self._layout.adapter_to_peft(state_dict)

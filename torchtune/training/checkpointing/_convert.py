@@ -93,13 +93,21 @@ class HFLayout:
     def __init__(self, model_type: ModelType, config: Mapping[str, Any]) -> None:
         self.model_type = model_type
         self.config = config
+        self._family: Any = None
+        if model_type is ModelType.AUTO:
+            from torchtune.models._families import family_of
+
+            self._family = family_of(config)
+            self.config = self._family.text_config(config)
         self.tied = bool(config.get("tie_word_embeddings", False))
         #: Whether parts of the state dict (single layers) can be converted apart.
         self.by_layer = model_type not in _HF_FUNCTIONS
 
     @property
     def key_map(self) -> Any:
-        """The layout's key map (dense text models)."""
+        """The layout's key map (text models)."""
+        if self._family is not None:
+            return self._family.hf
         from torchtune.models import _key_maps
 
         return getattr(_key_maps, _KEY_MAPS.get(self.model_type, "GENERIC_HF"))
@@ -121,6 +129,8 @@ class HFLayout:
         if functions := _HF_FUNCTIONS.get(self.model_type):
             extra = _vision_sizes(self.config) if functions.sizes else {}
             return _resolve(functions, functions.load, self.model_type)(dict(state_dict), **extra)
+        if self._family is not None:
+            return self._family.to_tune(dict(state_dict), self.config)
         from torchtune.models.convert_weights import convert_to_tune
 
         converted = convert_to_tune(state_dict, self.key_map, self.sizes)
@@ -133,14 +143,15 @@ class HFLayout:
         if functions := _HF_FUNCTIONS.get(self.model_type):
             extra = _vision_sizes(self.config) if functions.sizes else {}
             return _resolve(functions, functions.save, self.model_type)(dict(state_dict), **extra)
+        if self._family is not None:
+            return self._family.to_hf(dict(state_dict), self.config)
         from torchtune.models.convert_weights import convert_from_tune
 
         return convert_from_tune(state_dict, self.key_map, self.sizes)
 
-    @property
-    def writes_peft(self) -> bool:
-        """Whether adapters of this layout can be written for PEFT."""
-        return self.by_layer and self.key_map.peft
+    def writes_peft(self, adapter: Mapping[str, torch.Tensor]) -> bool:
+        """Whether an adapter of this layout can be written for PEFT; those of grouped experts can't."""
+        return self.by_layer and self.key_map.peft and not any(".experts.lora_" in key for key in adapter)
 
     def adapter_to_peft(self, state_dict: StateDict) -> StateDict:
         """PEFT's layout of our adapter tensors."""

@@ -60,6 +60,7 @@ class ModelType(Enum):
     """The layout of a checkpoint's keys; models that share a layout share a type (Llama 3.1 and 3.3 are ``LLAMA3``).
 
     ``LLAMA3_2`` is the Llama layout with tied embeddings, ``REWARD`` a Llama or Mistral with one score as its output.
+    ``AUTO`` is the layout of what ``config.json`` calls ``model_type``, for every family in ``docs/models.md``.
     """
 
     GEMMA = "gemma"
@@ -77,6 +78,7 @@ class ModelType(Enum):
     CLIP_TEXT = "clip_text"
     T5_ENCODER = "t5_encoder"
     QWEN3 = "qwen3"
+    AUTO = "auto"
 
 
 def parse_model_type(name: str | ModelType) -> ModelType:
