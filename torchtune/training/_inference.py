@@ -75,7 +75,7 @@ def _split_layers(model: nn.Module, cfg: DictConfig, device: torch.device) -> No
             def on_mesh(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
                 return DTensor.from_local(args[0], mesh, [Replicate()], run_check=False), *args[1:]
 
-            model.output.linear.register_forward_pre_hook(on_mesh)  # type: ignore[union-attr]
+            model.output.linear.register_forward_pre_hook(on_mesh)  # type: ignore[attr-defined]
     else:  # a plan of its own for a decoder among encoders
         prepare_mha_for_tp(getattr(model, "decoder", model), mesh)
         parallelize_module(model, mesh, plan)

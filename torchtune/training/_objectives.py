@@ -60,9 +60,7 @@ class Objective:
     def at_step(self, step: int) -> None:
         """Prepares for an optimizer step, by its number from 0."""
 
-    def __call__(
-        self, outputs: Any, labels: Tensor, batch: dict[str, Any], weights: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, outputs: Any, labels: Tensor, batch: dict[str, Any], weights: Tensor | None = None) -> Tensor:
         """Mean loss per label that counts; in evaluation that of the labels alone.
 
         Args:
@@ -92,9 +90,7 @@ class Distillation(Objective):
         ValueError: if the ratio is out of range, or one of the losses takes logits in pieces and the other does not.
     """
 
-    def __init__(
-        self, model: nn.Module, loss_fn: nn.Module, teacher: nn.Module, kd_loss: nn.Module, kd_ratio: float
-    ) -> None:
+    def __init__(self, model: nn.Module, loss_fn: nn.Module, teacher: Any, kd_loss: nn.Module, kd_ratio: float) -> None:
         super().__init__(model, loss_fn)
         if not 0 <= kd_ratio <= 1:
             raise ValueError(f"kd_ratio is {kd_ratio}; expected a number from 0 (labels only) to 1 (teacher only)")
@@ -110,9 +106,7 @@ class Distillation(Objective):
         self.teacher.set_num_output_chunks(pieces)
         self._parts: dict[str, LossAccumulator] = {}
 
-    def __call__(
-        self, outputs: Any, labels: Tensor, batch: dict[str, Any], weights: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, outputs: Any, labels: Tensor, batch: dict[str, Any], weights: Tensor | None = None) -> Tensor:
         _refuse_weights(weights, "teacher_model")
         loss = super().__call__(outputs, labels, batch)
         if not self.model.training:
@@ -190,9 +184,7 @@ class EarlyExit(Objective):
         # What comes out of a layer goes into the next.
         self.model.output_hidden_states = [layer + 1 for layer in self._layers]
 
-    def __call__(
-        self, outputs: Any, labels: Tensor, batch: dict[str, Any], weights: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, outputs: Any, labels: Tensor, batch: dict[str, Any], weights: Tensor | None = None) -> Tensor:
         _refuse_weights(weights, "early_exit_loss and layer_dropout")
         if not self.model.output_hidden_states:  # evaluation, or no early layer has a loss
             return super().__call__(outputs, labels, batch)

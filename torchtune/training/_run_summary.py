@@ -53,7 +53,7 @@ class RunSummary:
         if not curves:
             return
         (self.folder / PAGE_FILE).write_text(self._page(curves), encoding="utf-8")
-        losses = {name: curves[name] for name in ("loss", "val_loss") if name in curves}
+        losses: dict[str, Curve] = {name: curves[name] for name in ("loss", "val_loss") if name in curves}
         if losses:
             write_png(self.folder / CURVE_FILE, chart(losses))
 
