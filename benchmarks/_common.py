@@ -67,11 +67,13 @@ def plain_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-def tool_rows(count: int) -> list[dict[str, Any]]:
-    """Rows of the quickstart's data with one call a turn (Llama 3.1 writes no more), arguments as objects."""
-    lines = (ROOT / "recipes" / "quickstart" / "data" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+def tool_rows(count: int, path: Path | None = None) -> list[dict[str, Any]]:
+    """Rows in OpenAI form with one call a turn (Llama 3.1 writes no more), arguments as objects; of the quickstart's data."""
+    path = path or ROOT / "recipes" / "quickstart" / "data" / "train.jsonl"
     rows = []
-    for line in lines:
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if not line.strip():
+            continue
         row = json.loads(line)
         row["tools"] = json.loads(row["tools"]) if isinstance(row["tools"], str) else row["tools"]
         for message in row["messages"]:

@@ -1,10 +1,13 @@
 """Chat rows to tokens and mask, beside transformers on the same rows, and the bare encoder as the floor.
 
-python benchmarks/tokenization.py --vocab FOLDER [--rows N]
+python benchmarks/tokenization.py --vocab FOLDER [--templates FOLDER] [--tool-rows FILE] [--rows N]
 
-FOLDER holds llama3.tokenizer.model and qwen.tiktoken. Ours starts from the row as it stands in a file: message transform,
-then tokenizer. transformers starts from the same dicts, with a template that marks the assistant's turns. The floor encodes
-all texts of the conversations, control tokens and tools included, in one call each, and makes no mask.
+The first folder holds llama3.tokenizer.model and qwen.tiktoken. Ours starts from the row as it stands in a file: message
+transform, then tokenizer. transformers starts from the same dicts, with a template that marks the assistant's turns. For tool
+rows that is the family's own, where the second folder holds llama3_1.jinja and qwen2_5.jinja (or qwen2_5_training.jinja: with
+marks; without them transformers makes a mask of zeros, which is less work), such as TRL's ``chat_templates``; else a short one
+of this folder. The floor encodes all texts of the conversations, control tokens and tools included, in one call each, and makes
+no mask.
 """
 
 from __future__ import annotations
@@ -86,9 +89,11 @@ def llama3(folder: Path, scratch: Path, **options: Any) -> tuple[Any, Any, Calla
 
 
 def qwen2_5(folder: Path, scratch: Path, **options: Any) -> tuple[Any, Any, Callable[[str], list[int]]]:
+    from tiktoken import Encoding
     from tokenizers import AddedToken, Tokenizer, decoders
     from transformers import PreTrainedTokenizerFast
 
+    from torchtune.models.qwen2._tokenizer import PRETOKENIZE_REGEX
     from torchtune.models.qwen2_5 import Qwen2_5Tokenizer
 
     tokenizer = Qwen2_5Tokenizer(*map(str, byte_level_files(folder / "qwen.tiktoken", scratch)), **options)
@@ -97,20 +102,36 @@ def qwen2_5(folder: Path, scratch: Path, **options: Any) -> tuple[Any, Any, Call
     ordered = sorted(tokenizer.special_tokens, key=lambda text: tokenizer.special_tokens[text])
     rust.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in ordered])
     fast = PreTrainedTokenizerFast(tokenizer_object=rust)
-    return tokenizer, fast, lambda text: rust.encode(text, add_special_tokens=False).ids
+    bare = Encoding(
+        "qwen",
+        pat_str=PRETOKENIZE_REGEX,
+        mergeable_ranks=tokenizer._bpe._core._mergeable_ranks,
+        special_tokens=tokenizer.special_tokens,
+    )
+    return tokenizer, fast, lambda text: bare.encode(text, allowed_special="all")
+
+
+def official(folder: Path | None, *names: str) -> str | None:
+    """The first of some templates that a folder has."""
+    found = [folder / name for name in names if (folder / name).is_file()] if folder is not None else []
+    return found[0].read_text(encoding="utf-8") if found else None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vocab", type=Path, required=True, help="folder with the vocabularies")
+    parser.add_argument("--templates", type=Path, help="folder with the families' own chat templates")
+    parser.add_argument("--tool-rows", type=Path, help="JSONL in OpenAI form, in place of the quickstart's rows")
     parser.add_argument("--rows", type=int, default=1000)
     args = parser.parse_args()
-    plain, tools = plain_rows(args.rows), tool_rows(args.rows)
+    plain, tools = plain_rows(args.rows), tool_rows(args.rows, args.tool_rows)
+    llama3_tools = official(args.templates, "llama3_1.jinja") or LLAMA3_TOOLS_TEMPLATE
+    qwen2_5_tools = official(args.templates, "qwen2_5_training.jinja", "qwen2_5.jinja") or CHATML_TOOLS_TEMPLATE
     kinds = [
         ("plain, Llama 3", llama3, plain, LLAMA3_TEMPLATE),
         ("plain, Qwen 2.5", qwen2_5, plain, CHATML_TEMPLATE),
-        ("tools, Llama 3.1", llama3, tools, LLAMA3_TOOLS_TEMPLATE),
-        ("tools, Qwen 2.5", qwen2_5, tools, CHATML_TOOLS_TEMPLATE),
+        ("tools, Llama 3.1", llama3, tools, llama3_tools),
+        ("tools, Qwen 2.5", qwen2_5, tools, qwen2_5_tools),
     ]
     print("| rows | ours, M tokens/s | transformers | bare encoder | ours : transformers | ours : bare encoder |")
     print("|---|---|---|---|---|---|")

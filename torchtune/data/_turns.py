@@ -27,6 +27,8 @@ _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _TEXT_KEYS = ("text", "content", "value", "refusal")
 _REASONING_PARTS = ("reasoning", "thinking")
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+#: Keys of messages that say no more than who calls or says what.
+_BARE_KEYS = frozenset(("role", "content", "tool_calls", "from", "value"))
 _IMAGE_PARTS = ("image", "image_url", "input_image")
 _IMAGE_KEYS = ("image_url", "image", "content", "url", "path", "value")
 
@@ -145,6 +147,8 @@ def _turn(message: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:
 
 def _add_extras(turn: dict[str, Any], message: Mapping[str, Any], where: str) -> None:
     """Ids, names, reasoning and weight, where the row has any."""
+    if message.keys() <= _BARE_KEYS and "reasoning_content" not in turn:
+        return
     if turn["role"] in ("tool", "ipython") and message.get("tool_call_id") is not None:
         turn["tool_call_id"] = str(message["tool_call_id"])
     if message.get("name") is not None:

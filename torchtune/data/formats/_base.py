@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from ._write import Chat, Turn, Writer
 
 _log = logging.getLogger(__name__)
+#: How many of a format's own texts it remembers.
+_SPLITS = 512
 
 #: What a piece of a message is. Loss selectors choose by it; None is scaffolding.
 Part = Literal["header", "content", "reasoning", "call", "result", "end"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Segment:
     """A stretch of a rendered conversation.
 
@@ -44,6 +46,20 @@ class Segment:
     sampled: bool = False
     part: Part | None = None
     media: Any = None
+
+    def __init__(
+        self,
+        text: str,
+        special: bool = False,
+        message_index: int | None = None,
+        sampled: bool = False,
+        part: Part | None = None,
+        media: Any = None,
+    ) -> None:
+        # What dataclass writes for a frozen class takes three times as long, and a row has dozens of segments.
+        own = self.__dict__
+        own["text"], own["special"], own["message_index"] = text, special, message_index
+        own["sampled"], own["part"], own["media"] = sampled, part, media
 
 
 @dataclass
@@ -147,6 +163,7 @@ class ChatFormat(ABC):
     def __init__(self, name: str | None = None, **options: Any) -> None:
         self.name = name or self.name
         self._bound = options
+        self._splits: dict[str, list[tuple[str, bool]]] = {}
         self._resolve({})
 
     def __repr__(self) -> str:
@@ -313,6 +330,15 @@ class ChatFormat(ABC):
         import re
 
         return re.compile("(" + "|".join(map(re.escape, sorted(self.controls, key=len, reverse=True))) + ")")
+
+    def split(self, text: str) -> list[tuple[str, bool]]:
+        """The format's own text at its control tokens, each piece with whether it is one; there are few texts, so remembered."""
+        found = self._splits.get(text)
+        if found is None:
+            found = [(piece, at % 2 == 1) for at, piece in enumerate(self.pattern.split(text)) if piece]
+            if len(self._splits) < _SPLITS:
+                self._splits[text] = found
+        return found
 
     def _resolve(self, given: dict[str, Any]) -> SimpleNamespace:
         known = self.options

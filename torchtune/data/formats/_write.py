@@ -208,9 +208,9 @@ class Writer:
 
     def lit(self, text: str, part: Part | None = None) -> None:
         """Writes the format's own text; control tokens in it become segments of their own."""
-        for at, piece in enumerate(self._fmt.pattern.split(text)):
-            if piece:
-                self._add(piece, at % 2 == 1, part)
+        if text:
+            for piece, special in self._fmt.split(text):
+                self._add(piece, special, part)
 
     def text(self, text: str, part: Part | None = "content") -> None:
         """Writes text from the data, in which nothing is a control token."""

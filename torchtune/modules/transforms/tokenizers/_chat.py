@@ -83,17 +83,17 @@ class ChatTokens:
     @property
     def message_index(self) -> list[int | None]:
         """For each token, the index of its message; None for what no message owns."""
-        return self._spread(lambda run: run.message_index)
+        return self._spread([run.message_index for run in self.runs])
 
     @property
     def sampled(self) -> list[bool]:
         """For each token, whether the model itself emits it."""
-        return self._spread(lambda run: run.sampled)
+        return self._spread([run.sampled for run in self.runs])
 
     @property
     def part(self) -> list[Part | None]:
         """For each token, what of its message it is."""
-        return self._spread(lambda run: run.part)
+        return self._spread([run.part for run in self.runs])
 
     def weights(self, train_on: TrainOn = "message") -> list[float]:
         """For each token, the factor on its loss: 0 where it is not trained, 1 where nothing says otherwise.
@@ -102,22 +102,29 @@ class ChatTokens:
             train_on: what counts, see :func:`~torchtune.data._selectors.read_selector`. Messages
                 that are masked, or have weight 0, never do.
         """
-        return self._spread(self._weigher(train_on))
+        return self._spread(self._weigh(train_on))
 
     def mask(self, train_on: TrainOn = "message") -> list[bool]:
         """For each token, True where it is not trained; see :meth:`weights`."""
-        weigh = self._weigher(train_on)
-        return self._spread(lambda run: weigh(run) == 0)
+        return self._spread([weight == 0 for weight in self._weigh(train_on)])
 
     def loss_weights(self, train_on: TrainOn = "message") -> list[float] | None:
         """The :meth:`weights`, or None where all of them are 0 or 1, so that the mask says it all."""
-        weigh = self._weigher(train_on)
-        return None if all(weigh(run) in (0, 1) for run in self.runs) else self._spread(weigh)
+        weights = self._weigh(train_on)
+        return None if all(weight in (0, 1) for weight in weights) else self._spread(weights)
 
-    def _weigher(self, train_on: TrainOn) -> Callable[[Run], float]:
-        selector = read_selector(train_on)
+    def _weigh(self, train_on: TrainOn) -> list[float]:
+        """For each run, the factor on the loss of its tokens."""
+        weight = read_selector(train_on).weight
         owners: dict[int | None, Message | None] = {None: None, **dict(enumerate(self.messages))}
-        return lambda run: selector.weight(owners[run.message_index], run.sampled, run.part)
+        known: dict[tuple[Any, ...], float] = {}
+        weights = []
+        for _, index, sampled, part in self.runs:
+            key = (index, sampled, part)
+            if key not in known:
+                known[key] = weight(owners[index], sampled, part)
+            weights.append(known[key])
+        return weights
 
     def truncate(
         self, max_seq_len: int, side: str, end_id: int | None = None, end_owner: int | None = None
@@ -164,8 +171,9 @@ class ChatTokens:
 
         return self.change_runs(move)
 
-    def _spread(self, value: Callable[[Run], Any]) -> list[Any]:
-        return list(chain.from_iterable(repeat(value(run), run.length) for run in self.runs))
+    def _spread(self, values: Iterable[Any]) -> list[Any]:
+        """The values of the runs, for each of their tokens."""
+        return list(chain.from_iterable(map(repeat, values, [run.length for run in self.runs])))
 
 
 def speech(message: Message) -> tuple[bool, Part]:
@@ -428,45 +436,49 @@ class ChatTokenizer:
         chat = ChatTokens()
         texts: list[Segment] = []
         for segment in segments:
-            token = ids.get(segment.text) if segment.special else None
+            if not segment.special and segment.media is None:
+                texts.append(segment)
+                continue
+            token = ids.get(segment.text)
             if segment.media is None and token is None:
-                if segment.special and (segment.text in self.format.stop or not _TAG.fullmatch(segment.text)):
+                if segment.text in self.format.stop or not _TAG.fullmatch(segment.text):
                     raise ValueError(
                         f"Format {self.format.name} writes the control token {segment.text}, but the vocabulary of this "
                         f"{type(self).__name__} has no such token. Choose another chat_format, or add the token."
                     )
                 texts.append(segment)
                 continue
-            self._flush(texts, chat)
+            if texts:
+                self._flush(texts, chat)
             found = [token] if segment.media is None and token is not None else self._encode_media(segment)
             chat.add(found, segment.message_index, segment.sampled, segment.part)
-        self._flush(texts, chat)
+        if texts:
+            self._flush(texts, chat)
         return chat
 
     def _flush(self, segments: list[Segment], chat: ChatTokens) -> None:
         """Encodes plain segments that stand side by side."""
-        if not segments:
-            return
-        texts = [segment.text for segment in segments]
-        parts: list[list[int]] = []
-        start = 0
-        for end in range(1, len(texts) + 1):
-            if end == len(texts) or (self.cuts_at_newlines and _is_cut(texts[end - 1], texts[end])):
-                parts += self._encode_run(tuple(texts[start:end]))
-                start = end
+        parts = self._encode_run(tuple([segment.text for segment in segments]))
         for segment, part in zip(segments, parts, strict=True):
             chat.add(part, segment.message_index, segment.sampled, segment.part)
         segments.clear()
 
     def _encode_run(self, texts: tuple[str, ...]) -> list[list[int]]:
-        """Ids of texts that are encoded as one, remembered where they are not too long."""
+        """Ids of texts that are encoded as one, remembered where they are not too long; cut where words cannot reach over."""
         parts = self._runs.get(texts)
-        if parts is None:
+        if parts is not None:
+            return parts
+        cut = next(
+            (at for at in range(1, len(texts)) if self.cuts_at_newlines and _is_cut(texts[at - 1], texts[at])), 0
+        )
+        if cut:
+            parts = [*self._encode_run(texts[:cut]), *self._encode_run(texts[cut:])]
+        else:
             parts = [self._encode_text(texts[0])] if len(texts) == 1 else self._encode_parts(texts)
-            if sum(map(len, texts)) <= _CACHE_CHARS:
-                if len(self._runs) >= _CACHE_SIZE:
-                    self._runs.clear()
-                self._runs[texts] = parts
+        if sum(map(len, texts)) <= _CACHE_CHARS:
+            if len(self._runs) >= _CACHE_SIZE:
+                self._runs.clear()
+            self._runs[texts] = parts
         return parts
 
     def _fit_turns(
