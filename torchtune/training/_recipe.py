@@ -19,7 +19,13 @@ from torchtune.training._activation_offloading import get_act_offloading_ctx_man
 from torchtune.training._adapter import finish_adapter, get_adapter_config, initial_adapter
 from torchtune.training._compile import compile_model
 from torchtune.training._data import load_loader_state, loader_state
-from torchtune.training._distributed import get_world_size_and_rank
+from torchtune.training._distributed import (
+    get_distributed_backend,
+    get_world_size_and_rank,
+    init_distributed,
+    is_distributed,
+)
+from torchtune.training._faults import StopSignal, fault_reports
 from torchtune.training._grad_scaler import clip_grad_norm, scale_grads_
 from torchtune.training._model_util import disable_dropout
 from torchtune.training._parallelism import Parallelism
@@ -225,6 +231,8 @@ class PolicyRecipe:
         self.epochs_run = self.global_step = 0
         self.steps_per_epoch = self.total_epochs = 1
         self.data: Any = None
+        self.metric_logger: Any = None
+        self.stop = StopSignal(self.device)
         self.trained: dict[str, Trained] = {}
         if cfg.get("optimizer_in_bwd") and (cfg.get("clip_grad_norm") is not None or self.accumulation_steps > 1):
             raise ValueError(
@@ -239,7 +247,6 @@ class PolicyRecipe:
         """Seeds the generators, makes logger, tokenizer and profiler."""
         cfg = self.cfg
         self.seed = set_seed(cfg.get("seed"), debug_mode=cfg.get("cudnn_deterministic_mode"))
-        self.metric_logger = None
         if self.rank == 0:
             self.metric_logger = config.instantiate(cfg.metric_logger)
             self.metric_logger.log_config(cfg)
@@ -299,7 +306,11 @@ class PolicyRecipe:
         log.info("Resumed at step %d of %d, epoch %d of %d", *place)
 
     def after_step(self, epoch: int) -> None:
-        """Saves where a step of this epoch is one to save at."""
+        """Saves where a step of this epoch is one to save at; after a SIGTERM saves and ends the process with 0."""
+        if self.stop.requested():
+            self.save_checkpoint(dir_prefix="step")
+            self.cleanup()
+            raise SystemExit(0)
         at_end = self.global_step == self.steps_per_epoch * (epoch + 1) and self.save_schedule.after_epoch(epoch)
         if self.save_schedule.after_step(self.global_step) and not at_end:
             self.save_checkpoint(dir_prefix="step")
@@ -369,13 +380,12 @@ def run_recipe(recipe_class: type[Any], cfg: DictConfig, keys: Sequence[str] | s
         cfg: the run's settings.
         keys: the config keys that the recipe reads.
     """
-    from torchtune.training._distributed import get_distributed_backend, init_distributed, is_distributed
-
     config.check_keys(cfg, keys)
-    if is_distributed():
-        init_distributed(backend=get_distributed_backend(cfg.device, cfg.get("fsdp_cpu_offload", False)))
-    config.log_config(recipe_name=recipe_class.__name__, cfg=cfg)
-    recipe = recipe_class(cfg)
-    recipe.setup()
-    recipe.train()
-    recipe.cleanup()
+    with fault_reports(cfg):
+        if is_distributed():
+            init_distributed(backend=get_distributed_backend(cfg.device, cfg.get("fsdp_cpu_offload", False)))
+        config.log_config(recipe_name=recipe_class.__name__, cfg=cfg)
+        recipe = recipe_class(cfg)
+        recipe.setup()
+        recipe.train()
+        recipe.cleanup()
