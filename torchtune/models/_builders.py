@@ -243,6 +243,26 @@ def component_builders(
     return full, make_function(f"lora_{name}", module, parameters, doc, build)
 
 
+def classifier_spec(spec_function: SpecFunction) -> SpecFunction:
+    """From the sizes of a family and ``num_classes`` to the spec of a classifier; all sizes by name.
+
+    Args:
+        spec_function (SpecFunction): from sizes to a ``DecoderSpec``.
+
+    Returns:
+        SpecFunction: the same with ``num_classes`` in front.
+    """
+
+    def spec(num_classes: int, **sizes: Any) -> DecoderSpec:
+        return spec_function(**sizes).classifier(num_classes)
+
+    signature = inspect.signature(spec_function)
+    sizes = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in signature.parameters.values()]
+    classes = Parameter("num_classes", Parameter.POSITIONAL_OR_KEYWORD, annotation="int")
+    spec.__signature__ = signature.replace(parameters=[classes, *sizes])  # type: ignore[attr-defined]
+    return spec
+
+
 def part_builders(
     name: str,
     title: str,

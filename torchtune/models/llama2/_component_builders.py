@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from torchtune.models._builders import component_builders, lora_attention_builder
+from torchtune.models._builders import classifier_spec, component_builders, lora_attention_builder
 from torchtune.models._dense import DecoderSpec, gated_mlp, scale_hidden_dim_for_mlp
 from torchtune.modules import RotaryPositionalEmbeddings
 
@@ -38,25 +38,7 @@ def llama2_spec(
     )
 
 
-def llama2_classifier_spec(
-    num_classes: int,
-    *,
-    vocab_size: int,
-    num_layers: int,
-    num_heads: int,
-    num_kv_heads: int,
-    embed_dim: int,
-    max_seq_len: int,
-    attn_dropout: float = 0.0,
-    intermediate_dim: int | None = None,
-    norm_eps: float = 1e-5,
-    rope_base: float = 10_000.0,
-) -> DecoderSpec:
-    """What a classifier on Llama 2 is made of."""
-    sizes = {name: value for name, value in locals().items() if name != "num_classes"}
-    return llama2_spec(**sizes).classifier(num_classes)
-
-
+llama2_classifier_spec = classifier_spec(llama2_spec)
 llama2, lora_llama2 = component_builders("llama2", "Llama 2", llama2_spec, module=__name__, source=SOURCE)
 llama2_classifier, lora_llama2_classifier = component_builders(
     "llama2_classifier", "Llama 2 classifier", llama2_classifier_spec, module=__name__, source=SOURCE

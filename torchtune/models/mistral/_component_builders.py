@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from torchtune.models._builders import component_builders
+from torchtune.models._builders import classifier_spec, component_builders
 from torchtune.models._dense import DecoderSpec, gated_mlp
 from torchtune.models._masks import windows, windows_of
 from torchtune.modules import RotaryPositionalEmbeddings
@@ -44,26 +44,7 @@ def mistral_spec(
     )
 
 
-def mistral_classifier_spec(
-    num_classes: int,
-    *,
-    vocab_size: int,
-    num_layers: int,
-    num_heads: int,
-    num_kv_heads: int,
-    embed_dim: int,
-    intermediate_dim: int,
-    max_seq_len: int,
-    attn_dropout: float = 0.0,
-    norm_eps: float = 1e-5,
-    rope_base: int = 10_000,
-    sliding_window: int | None = None,
-) -> DecoderSpec:
-    """What a classifier on Mistral is made of."""
-    sizes = {name: value for name, value in locals().items() if name != "num_classes"}
-    return mistral_spec(**sizes).classifier(num_classes)
-
-
+mistral_classifier_spec = classifier_spec(mistral_spec)
 mistral, lora_mistral = component_builders("mistral", "Mistral", mistral_spec, module=__name__, source=SOURCE)
 mistral_classifier, lora_mistral_classifier = component_builders(
     "mistral_classifier", "Mistral classifier", mistral_classifier_spec, module=__name__, source=SOURCE
