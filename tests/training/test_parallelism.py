@@ -21,6 +21,7 @@ HSDP = {"data_parallel_replicate_dim": 2}
 ON_TWO = [
     ("llama", "linear", False, TP),
     ("llama", "linear", False, {}),
+    ("llama", "linear", False, HSDP),
     ("mistral", "chunked", True, TP),
     ("qwen2", "plain", False, TP),
     ("qwen2", "linear", False, TP),

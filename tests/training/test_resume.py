@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import runpy
 import signal
-import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,13 +20,11 @@ CONTEXT.set_forkserver_preload(
 
 
 def start(base_dir: Path, out: Path, *options: str, processes: int = 1) -> list:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    meet = tempfile.mktemp(dir=out.parent, prefix="meet")  # processes meet in this file
     ranks = []
     for rank in range(processes):
-        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes), "RANK": str(rank)}
-        given = {"ARGUMENTS": [f"base={base_dir}", f"out={out}", *options], "ENV": env if processes > 1 else {}}
+        env = {"MEET": meet, "WORLD_SIZE": str(processes), "RANK": str(rank)}
+        given = {"ARGUMENTS": [f"base={base_dir}", f"out={out}", *options], "ENV": env}
         ranks.append(CONTEXT.Process(target=runpy.run_path, args=(str(WORKER), given)))
         ranks[-1].start()
     return ranks

@@ -99,6 +99,8 @@ def _gather_keys(
             "context_parallel_rotate_method: allgather can't cut flex attention's masks of packed sequences; set alltoall"
         )
     k, v = _in_order(_Gather.apply(k, group)), _in_order(_Gather.apply(v, group))
+    from torch.nn.attention.bias import causal_lower_right
+
     ranks, rank, length = group.size(), dist.get_rank(group), q.shape[2] // 2
     parts = []
     for chunk, queries in zip((rank, 2 * ranks - 1 - rank), q.split(length, dim=2), strict=True):
@@ -109,7 +111,6 @@ def _gather_keys(
             rows = mask[..., start:end, :]
         elif is_causal and q.is_cuda and options.get("softcap") is None:
             # Its module loads the compiler, which sets an environment variable.
-            from torch.nn.attention.bias import causal_lower_right
 
             rows = causal_lower_right(length, seen)
         elif is_causal:

@@ -1,8 +1,7 @@
-"""Four ranks: models sharded in different ways compute, clip and save as one that isn't. Run by ``runpy.run_path`` with ENV."""
+"""Four ranks: models sharded in different ways compute, clip and save as one that isn't. Run by ``runpy.run_path`` with MEET and RANK."""
 
 from __future__ import annotations
 
-import os
 from functools import partial
 
 import torch
@@ -16,10 +15,9 @@ from torchtune.models.llama3 import base_llama_tp_plan, llama3, lora_llama3
 from torchtune.modules.low_precision._nf4 import dequantize
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
 
-os.environ.update(ENV)  # noqa: F821
 torch.set_num_threads(1)
-training.init_distributed(backend="gloo")
-RANK = dist.get_rank()
+dist.init_process_group("gloo", init_method=f"file://{MEET}", rank=globals()["RANK"], world_size=4)  # noqa: F821
+RANK = int(globals()["RANK"])
 DEVICE = torch.device("cpu")
 SIZES = {"vocab_size": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "embed_dim": 32, "intermediate_dim": 72}
 SIZES["max_seq_len"] = 64

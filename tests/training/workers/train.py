@@ -28,7 +28,6 @@ options = {
     "asynchronous": "0", "log": "losses",
     **dict(argument.split("=", 1) for argument in ARGUMENTS),  # noqa: F821
 }  # fmt: skip
-os.environ.update(ENV)  # noqa: F821
 torch.set_num_threads(1)
 device = torch.device("cpu")
 
@@ -85,8 +84,9 @@ def build_schedule(optimizer):
 
 
 def main() -> None:
-    if training.is_distributed():
-        training.init_distributed(backend="gloo")
+    if int(ENV["WORLD_SIZE"]) > 1:  # noqa: F821
+        meet = {"init_method": f"file://{ENV['MEET']}", "rank": int(ENV["RANK"]), "world_size": int(ENV["WORLD_SIZE"])}  # noqa: F821
+        dist.init_process_group("gloo", **meet)
     world_size, rank = training.get_world_size_and_rank()
     training.set_seed(0)
     out = Path(options["out"])
