@@ -364,7 +364,8 @@ def plain_conversations(seed: int) -> Iterator[Row]:
                 b.say("user", f"Functions: {', '.join(listed_names)}. Is {asked} among them?")
                 b.say("assistant", f"Yes, {asked} is there." if asked in listed_names else f"No, {asked} is not there.")
             else:
-                SCENARIOS[rng.randrange(len(SCENARIOS) - 1)][0](other := Builder(rng, "train"))
-                b.say("user", f"Repeat: {other.messages[0]['content']}")
-                b.say("assistant", other.messages[0]["content"])
+                SCENARIOS[rng.randrange(len(SCENARIOS))][0](other := Builder(rng, "train"))
+                text = rng.choice([other.messages[0], other.messages[-1]])["content"]
+                b.say("user", f"Repeat: {text}")
+                b.say("assistant", text)
         yield {"messages": b.messages, "tools": None}

@@ -1,6 +1,6 @@
 """Makes what the quickstart ships: its data, its tokenizer, and a tiny base model that reads and copies but knows no tool call.
 
-    python recipes/quickstart/make_assets.py --steps 5000      # about half an hour on two cores
+    python recipes/quickstart/make_assets.py --steps 4000      # about ten minutes on two cores
 
 The tokenizer is a byte-level BPE with Qwen 2.5's text splitting and control tokens. The base model is trained on
 ``plain_conversations`` only: chats without tools or calls. It knows the two tags as brackets around JSON.
@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write data/ and model/ into")
     parser.add_argument(
-        "--steps", type=int, default=5000, help="training steps of the base model; 0 leaves it as it is"
+        "--steps", type=int, default=4000, help="training steps of the base model; 0 leaves it as it is"
     )
     args = parser.parse_args()
     make_data(args.out / "data")
