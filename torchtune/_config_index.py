@@ -85,6 +85,7 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "llama4/scout_17B_16E_full",
         "llama4/maverick_17B_128E_full",
         "dev/8B_full_experimental",
+        "dev/3B_grpo_sft",
         "quickstart/tool_calling",
     ),
     "lora_finetune_single_device": (

@@ -83,6 +83,16 @@ _MATHS = (
     "profiler.with_stack=true profiler.record_shapes=true profiler.with_flops=false profiler.wait_steps=5 "
     "profiler.warmup_steps=3 profiler.active_steps=2 profiler.num_cycles=1"
 )
+_GSM8K_3B = "tokenizer.path=/tmp/Llama-3.2-3B/original/tokenizer.model checkpointer.model_type=LLAMA3"
+_SFT = (
+    "dataset._component_=torchtune.dev.grpo.gsm8k.gsm8k_sft dataset.partition=0-0/10 batch_size=2 epochs=1 optimizer.lr=1e-5 "
+    "loss._component_=torchtune.modules.loss.LinearCrossEntropyLoss max_steps_per_epoch=null clip_grad_norm=null "
+    "optimizer_in_bwd=false gradient_accumulation_steps=1 enable_activation_checkpointing=true "
+    "enable_activation_offloading=false profiler._component_=torchtune.training.setup_torch_profiler profiler.enabled=false "
+    "profiler.output_dir=${output_dir}/profiling_outputs profiler.cpu=true profiler.cuda=true profiler.profile_memory=false "
+    "profiler.with_stack=false profiler.record_shapes=true profiler.with_flops=false profiler.wait_steps=5 "
+    "profiler.warmup_steps=3 profiler.active_steps=2 profiler.num_cycles=1"
+)
 _TOOLS = (
     "train_file=./train.jsonl test_file=./test.jsonl dataset._component_=torchtune.rlhf.prompt_dataset dataset.source=json "
     "dataset.data_files=${train_file} tools._component_=torchtune.rlhf.tools.Toolbox tools.functions=[my_tools.search] "
@@ -159,11 +169,18 @@ ROWS = (
         repo="TinyLlama/TinyLlama_v1.1",
     ),
     Variant(
+        "dev/3B_grpo_sft",
+        "llama3_2/3B_full",
+        "full_finetune_distributed",
+        f"{_SFT} {_GSM8K_3B} name=llama3B_gsm8k_sft_part0 checkpointer.checkpoint_dir=/tmp/Llama-3.2-3B/",
+        output="/tmp/${name}",
+        repo="meta-llama/Llama-3.2-3B",
+    ),
+    Variant(
         "dev/3B_full_grpo",
         "llama3_2/3B_full",
         _GRPO_MANY,
-        f"{_GRPO} {_MATHS} name=grpo_llama3b base_model_path=/tmp/llama3B_gsm8k_sft_part0/epoch_0 "
-        "tokenizer.path=/tmp/Llama-3.2-3B/original/tokenizer.model checkpointer.model_type=LLAMA3",
+        f"{_GRPO} {_MATHS} name=grpo_llama3b base_model_path=/tmp/llama3B_gsm8k_sft_part0/epoch_0 {_GSM8K_3B}",
         output="/tmp/checkpoints/${name}",
         repo="meta-llama/Llama-3.2-3B",
     ),
@@ -245,7 +262,8 @@ def _values(row: Variant) -> dict[str, Any]:
         values |= {"value_checkpointer": reward, "reward_checkpointer": reward}
         if "lora" not in recipe:
             reference = {**values["checkpointer"], "output_dir": "${output_dir}/policy"}
-            del reference["recipe_checkpoint"]
+            if row.base.startswith("mistral"):
+                del reference["recipe_checkpoint"]
             values["ref_policy_checkpointer"] = reference
     values["output_dir"] = row.output or values["output_dir"]
     return values

@@ -109,6 +109,14 @@ def test_model_that_never_stops_calling_is_stopped(tokenizer: Any, toolbox: Tool
     assert [record.result is not None for record in episode.calls] == [True, True, True, False]
 
 
+@pytest.mark.parametrize("name", ["\ufffd for", "a b"])
+def test_call_that_no_format_would_write_is_answered(name: str, tokenizer: Any, toolbox: Toolbox) -> None:
+    episode = new_episode(tokenizer, toolbox)
+    run(tokenizer, episode, scripted(tokenizer, CALL.format(name, '{"a": 1}'), "Sorry."), toolbox)
+    assert episode.ended == "answer" and episode.text == "Sorry."
+    assert episode.calls[0].result is not None and "there is no tool" in episode.calls[0].result.text
+
+
 def test_results_that_leave_no_room_end_the_conversation(tokenizer: Any, toolbox: Toolbox) -> None:
     sample = scripted(tokenizer, CALL.format("add", '{"a": 1, "b": 2}'))
     episode = new_episode(tokenizer, toolbox)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torchtune.data import Message, ToolCall
+from torchtune.data._message import TOOL_ROLES
 from torchtune.rlhf.tools._toolbox import Toolbox, ToolResult
 
 if TYPE_CHECKING:
@@ -205,7 +207,11 @@ def _append_results(episode: Episode, tokenizer: Any, max_tokens: int | None, st
         episode.messages.append(
             Message("tool", content, masked=True, eot=False, tool_call_id=record.call.id, name=record.call.name)
         )
-    ids = tokens_after(tokenizer, episode.messages, turn, episode.tools)
+    try:
+        ids = tokens_after(tokenizer, episode.messages, turn, episode.tools)
+    except ValueError:
+        # The model may call what no format would write. Only what follows the turn is needed, and the turn itself is kept as ids.
+        ids = tokens_after(tokenizer, [_writable(message) for message in episode.messages], turn, episode.tools)
     if max_tokens is not None and len(episode.context) + len(ids) >= max_tokens:
         episode.ended = "length"
         return
@@ -213,6 +219,21 @@ def _append_results(episode: Episode, tokenizer: Any, max_tokens: int | None, st
     ended = {record.result.outcome for record in episode.calls[-made:] if record.result} & {"timeout", "lost"}
     if stateful and ended:
         episode.ended = "lost"
+
+
+def _writable(message: Message) -> Message:
+    """A message with calls that every format writes, in the place of those that a model made up."""
+    if message.role == "assistant" and message.tool_calls:
+        calls = [ToolCall(_writable_name(call.name), {}, call.id) for call in message.tool_calls]
+        return Message("assistant", message.content, ipython=True, eot=False, tool_calls=calls)
+    if message.role in TOOL_ROLES and message.name:
+        name = _writable_name(message.name)
+        return Message("tool", message.content, masked=True, eot=False, tool_call_id=message.tool_call_id, name=name)
+    return message
+
+
+def _writable_name(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z_][\w.-]{0,63}", name, re.ASCII) else "unknown"
 
 
 def tokens_after(
