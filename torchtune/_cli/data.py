@@ -65,7 +65,8 @@ def _add_command(commands: argparse._SubParsersAction, name: str, text: str, epi
     parser.add_argument(
         "--format-option", metavar="KEY=VALUE", action="append", default=[], help="an option of the format"
     )
-    parser.add_argument("--train-on", choices=["message", "sampled"], default="message", help="default: message")
+    choices = ["message", "sampled", "calls", "no_reasoning"]
+    parser.add_argument("--train-on", choices=choices, default="message", help="default: message")
     return parser
 
 

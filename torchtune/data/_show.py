@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchtune.data._selectors import read_selector
 from torchtune.data.checks._model import FormatModel, find_model
 from torchtune.data.checks._preference import SIDES, is_preference, read_sides
 from torchtune.data.checks._report import RowError, RowResult
@@ -154,7 +155,7 @@ def _pieces(checker: RowChecker, read: ReadRow, messages: list[Message], train_o
     """The pieces of a row: segments of a format, or tokens."""
     tools = read.tools or None
     model: Any = checker.model
-    quiet = [message.masked or message.weight == 0 for message in messages]
+    weight = read_selector(train_on).weight
 
     def piece(text: str, ids: tuple[int, ...], index: int | None, trained: bool, control: bool) -> Piece:
         if index is None:
@@ -165,7 +166,8 @@ def _pieces(checker: RowChecker, read: ReadRow, messages: list[Message], train_o
     if isinstance(model, FormatModel):
         for segment in model.format.render(messages, tools):
             index = segment.message_index
-            trained = index is not None and not quiet[index] and (segment.sampled or train_on == "message")
+            owner = None if index is None else messages[index]
+            trained = weight(owner, segment.sampled, segment.part) != 0
             yield piece(segment.text, (), index, trained, segment.special)
         return
     tokenizer = model.tokenizer
