@@ -58,6 +58,17 @@ def test_run_resumes_with_the_same_losses(lora: bool, folder: Path, tmp_path: Pa
     assert logged(tmp_path / "killed") == logged(tmp_path / "whole")
 
 
+def test_sigterm_saves_and_ends_with_zero(folder: Path, tmp_path: Path) -> None:
+    recipe = DPORecipe(dpo_settings(folder, tmp_path, lora=True))
+    recipe.setup()
+    recipe.stop.received = True
+    with pytest.raises(SystemExit) as end:
+        recipe.train()
+    assert end.value.code == 0
+    resumed = run(DPORecipe, dpo_settings(folder, tmp_path, lora=True, resume_from_checkpoint=True))
+    assert resumed.global_step == 6 and len(logged(tmp_path)) == 6
+
+
 def test_accumulated_batches_equal_one(folder: Path, tmp_path: Path) -> None:
     common: Any = {"epochs": 1, "shuffle": False, "clip_grad_norm": 1.0, "max_steps_per_epoch": 2}
     run(DPORecipe, dpo_settings(folder, tmp_path / "one", batch_size=4, **common))
