@@ -48,6 +48,15 @@ def test_pieces_are_the_text_that_the_format_writes() -> None:
     assert trained == "".join(s.text for s in segments if s.sampled)
 
 
+def test_calls_alone_can_be_shown_as_trained() -> None:
+    tool = {"name": "f", "parameters": {"type": "object", "properties": {}}}
+    call = {"role": "assistant", "content": "Wait.", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    row = {"messages": [{"role": "user", "content": "q"}, call], "tools": [tool]}
+    (view,) = read_views([row], [1], model="qwen2_5", train_on="calls")
+    trained = "".join(piece.text for piece in view.pieces if piece.trained)
+    assert trained.startswith("\n<tool_call>") and trained.endswith("</tool_call><|im_end|>")
+
+
 def test_pieces_hold_the_tokens_that_training_sees(model: Path) -> None:
     from torchtune.models.llama3 import llama3_tokenizer
 

@@ -212,7 +212,9 @@ class ChatFormat(ABC):
         if not self.native_tools:
             self._without_tools(chat)
         if not self.writes_reasoning and any(turn.reasoning for turn in chat.turns):
-            self.warn_once("the official template of this family writes no reasoning, so reasoning_content is left out.")
+            self.warn_once(
+                "the official template of this family writes no reasoning, so reasoning_content is left out."
+            )
         writer = Writer(self)
         try:
             self.write(writer, chat)
