@@ -212,7 +212,8 @@ def test_wandb_keeps_an_offline_run_on_disk(tmp_path, config, monkeypatch):
     assert b"abc123" not in content and b"letmein" not in content
 
 
-def test_mlflow_keeps_runs_in_a_local_store(tmp_path, config):
+def test_mlflow_keeps_runs_in_a_local_store(tmp_path, config, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where artifacts of a database go
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path}/mlflow.db" if importlib.util.find_spec("sqlalchemy") else f"file://{tmp_path}/mlruns"
     logger = MLFlowLogger(experiment_name="test", tracking_uri=uri, run_name="one")
