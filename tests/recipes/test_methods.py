@@ -199,7 +199,7 @@ def test_two_processes_have_the_losses_of_one(method: str, tmp_path: Path) -> No
     one = finetune(tiny_config(tmp_path / "one", base, **settings, batch_size=4))
     two = in_processes(tiny_config(tmp_path / "two", base, **settings, batch_size=2))
     # Rounding turns a difference in the last digit into one of a whole step of the quantized weight.
-    close = {"qat": 5e-2, "qat_lora": 1e-3}.get(method, 1e-4)
+    close = {"qat": 5e-2, "qat_lora": 1e-2}.get(method, 1e-4)
     assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=close)
     assert two[0]["loss"] == pytest.approx(one[0]["loss"], abs=1e-4)
 
