@@ -14,8 +14,9 @@ from torchtune.models import from_pretrained
 pytestmark = [pytest.mark.recipes, pytest.mark.slow, pytest.mark.parity]
 
 
-@pytest.mark.parametrize("experts", [False, True], ids=["attention", "experts"])
-def test_gpt_oss_trains_and_its_adapter_and_merged_model_load(experts: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["attention", "experts", "quantized experts"])
+def test_gpt_oss_trains_and_its_adapter_and_merged_model_load(kind: str, tmp_path: Path) -> None:
+    experts = kind != "attention"
     transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
     sizes: dict[str, Any] = {"vocab_size": 1024, "hidden_size": 64, "intermediate_size": 32, "head_dim": 16}
     sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4}
@@ -27,6 +28,7 @@ def test_gpt_oss_trains_and_its_adapter_and_merged_model_load(experts: bool, tmp
         "lora_attn_modules": ["q_proj", "output_proj"],
         "apply_lora_to_mlp": experts,
         "lora_rank": 4,
+        "quantize_base": kind == "quantized experts",
         "lora_alpha": 8,
         "vocab_size": 1024,
         "num_layers": 2,

@@ -169,6 +169,8 @@ def load_from_full_model_state_dict(
     for name in list(full_sd):
         full = full_sd.pop(name) if release_sd else full_sd[name]
         target = targets.get(name)
+        if is_nf4(target) and full.dim() == 3:  # NF4 experts are one matrix
+            full = full.flatten(0, 1)
         if target is None:
             placed[name] = full
         elif tuple(target.shape) != tuple(full.shape):
