@@ -88,6 +88,19 @@ def test_what_was_better_than_its_group_gets_likelier(
         assert change[group][advantages[group].argmax()] > change[group][advantages[group].argmin()]
 
 
+@pytest.mark.slow
+def test_rewards_go_up(folder: Path, tmp_path: Path) -> None:
+    cfg = grpo_settings(
+        folder, tmp_path, loss={"_component_": "torchtune.rlhf.loss.GroupPolicyLoss"}, ref_checkpointer=None, num_steps=None,
+        epochs=10, save_every_n_epochs=10, grpo_samples=16, forward_batch_size=32, ppo_epochs=1,
+        optimizer={"_component_": "torch.optim.AdamW", "lr": 1e-2},
+    )  # fmt: skip
+    run(EvenRecipe, cfg)
+    rewards = [float(value) for value in logged(tmp_path, "reward").values()]
+    assert len(rewards) == 30
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.2
+
+
 def test_tools_run_and_what_was_sampled_is_trained(folder: Path, tmp_path: Path) -> None:
     recipe = GRPORecipe(grpo_settings(folder, tmp_path, tools=True))
     recipe.setup()
