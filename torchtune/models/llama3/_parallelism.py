@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.distributed.tensor import Replicate, Shard
-from torch.distributed.tensor.parallel import (
-    ColwiseParallel,
-    ParallelStyle,
-    PrepareModuleInput,
-    RowwiseParallel,
-    SequenceParallel,
-)
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor.parallel import ParallelStyle
 
 _COLWISE = ("attn.q_proj", "attn.k_proj", "attn.v_proj", "mlp.w1", "mlp.w3")
 _ROWWISE = ("attn.output_proj", "mlp.w2")
@@ -37,6 +32,10 @@ def base_llama_tp_plan(
     Raises:
         ValueError: where both are set: a float8 plan is for training only.
     """
+    # Half a second of imports, which only plans need
+    from torch.distributed.tensor import Replicate
+    from torch.distributed.tensor.parallel import ColwiseParallel, PrepareModuleInput, RowwiseParallel
+
     if inference and enable_fp8_training:
         raise ValueError("enable_fp8_training is for training; build the plan with inference=False or without float8")
     if enable_fp8_training:
@@ -64,6 +63,9 @@ def _get_fp8_llama_tp_training_plan(model: nn.Module) -> dict[str, ParallelStyle
 
 
 def _training_plan(model: nn.Module, colwise: Any, rowwise: Any, prepare: Any) -> dict[str, ParallelStyle]:
+    from torch.distributed.tensor import Replicate, Shard
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel
+
     plan: dict[str, Any] = {
         "tok_embeddings": RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(1)),
         "norm": SequenceParallel(),
@@ -80,6 +82,8 @@ def _training_plan(model: nn.Module, colwise: Any, rowwise: Any, prepare: Any) -
 
 def _for_model(plan: dict[str, Any], model: nn.Module) -> dict[str, ParallelStyle]:
     """Without the output layer where it isn't a module of its own (tied embeddings), with the norms of heads (Qwen 3)."""
+    from torch.distributed.tensor.parallel import SequenceParallel
+
     if getattr(model.layers[0].attn, "q_norm", None) is not None:  # type: ignore[index, union-attr]
         heads = SequenceParallel(sequence_dim=2, use_local_output=True)  # [b, s, n, h]: a rank has some of the n
         plan = {**plan, "layers.*.attn.q_norm": heads, "layers.*.attn.k_norm": heads}
