@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torchtune._config_index import CONFIGS
 
@@ -58,6 +60,9 @@ _RECIPES = (
     ("knowledge_distillation_single_device", "finetune.py", False),
     ("knowledge_distillation_distributed", "finetune.py", True),
 )
+
+# start of a recipe's name -> the keys without which it would do what another recipe does
+_NEEDS = {"knowledge_distillation": ("teacher_model", "teacher_checkpointer", "kd_loss"), "qat": ("quantizer",)}
 
 
 @functools.cache
@@ -113,6 +118,23 @@ def find_config(name: str) -> Path | None:
             if config.name == name:
                 return recipes_root() / "configs" / config.file_path
     return None
+
+
+def missing_keys(recipe: str, config: Mapping[str, Any]) -> str | None:
+    """What a config lacks to be one of a recipe, in a sentence; None if nothing.
+
+    Args:
+        recipe: name of the recipe.
+        config: the config's keys and values.
+    """
+    needed = next((keys for start, keys in _NEEDS.items() if recipe.startswith(start)), ())
+    missing = [key for key in needed if config.get(key) is None]
+    if not missing:
+        return None
+    return (
+        f"The config is one of another recipe: it lacks {', '.join(missing)}, which {recipe} needs. `tune ls` shows which "
+        "configs go with which recipe; add the keys if it is your own."
+    )
 
 
 def recipe_file(recipe: Recipe) -> Path:

@@ -88,7 +88,7 @@ REMARKS = {
 def render(checkpoint: Checkpoint, method: Method, values: dict[str, Any]) -> str:
     """The text of a fine-tuning config: how to get the weights, how to run it, then its values."""
     name = f"{checkpoint.name}_{method.name}"
-    run = run_line(name, method.recipes, checkpoint.processes, values, method.nodes)
+    run = run_line(name, method.recipes_on(checkpoint.processes), checkpoint.processes, values, method.nodes)
     return render_values((f"Weights: {download(checkpoint)}", run), SECTIONS, values)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 _SAFETENSORS = "model-{:05d}-of-{:05d}.safetensors"
@@ -112,13 +112,14 @@ FAMILIES = {
         Family("gemma3", "gemma3.gemma3_tokenizer", _JSON_FILES, "AUTO", True, _GGUF, "gemma3"),
         Family("gpt_oss", "gpt_oss.gpt_oss_tokenizer", _JSON_FILES, "AUTO", ignore="original/*", chat_format="gpt_oss"),
         Family("smollm3", "smollm3.smollm3_tokenizer", _JSON_FILES, "AUTO", chat_format="smollm3"),
-        Family("phi4_mini", "phi4_mini.phi4_mini_tokenizer", _JSON_FILES, "AUTO"),
+        Family("phi4_mini", "phi4_mini.phi4_mini_tokenizer", _JSON_FILES, "AUTO", chat_format="phi4_mini"),
         Family("granite4", "granite4.granite4_tokenizer", _JSON_FILES, "AUTO", chat_format="granite4"),
     )
 }
 # Mistral's models with Tekken, by the names of their configs
-_TEKKEN = Family("mistral", "mistral.tekken_tokenizer", _JSON_FILES, "AUTO", True, "consolidated*", "mistral_v3")
-FAMILIES |= dict.fromkeys(("ministral", "mistral_nemo", "mistral_small"), _TEKKEN)
+_TEKKEN = Family("mistral", "mistral.tekken_tokenizer", _JSON_FILES, "AUTO", True, "consolidated*", "mistral_v3_tekken")
+FAMILIES |= dict.fromkeys(("ministral", "mistral_nemo"), _TEKKEN)
+FAMILIES["mistral_small"] = replace(_TEKKEN, chat_format="mistral_v7_tekken")
 
 
 def _row(
@@ -203,19 +204,19 @@ CHECKPOINTS = (
     _row("qwen3/14B", "Qwen/Qwen3-14B", 8, "lora_single_device", builder="qwen3_14b_instruct"),
     _row("qwen3/32B", "Qwen/Qwen3-32B", 17, "lora", builder="qwen3_32b", processes=8),
     _row("qwen3_moe/30B_A3B", "Qwen/Qwen3-30B-A3B", 0, "lora lora_tool_calling", processes=4),
-    _row("qwen3_moe/235B_A22B", "Qwen/Qwen3-235B-A22B", 0, "lora", processes=8),
+    _row("qwen3_moe/235B_A22B", "Qwen/Qwen3-235B-A22B", 0, "lora lora_tool_calling", processes=8),
     _row("gemma3/1B", "google/gemma-3-1b-it", 1, f"{_LORA} {_QLORA} lora_tool_calling"),
     _row("gemma3/4B", "google/gemma-3-4b-it", 0, f"{_LORA} lora_tool_calling"),
     _row("gemma3/12B", "google/gemma-3-12b-it", 0, "lora", processes=4),
     _row("gemma3/27B", "google/gemma-3-27b-it", 0, "lora", processes=8),
     _row("gpt_oss/20b", "openai/gpt-oss-20b", 0, f"lora {_QLORA} lora_tool_calling"),
-    _row("gpt_oss/120b", "openai/gpt-oss-120b", 0, "lora", processes=8),
+    _row("gpt_oss/120b", "openai/gpt-oss-120b", 0, "lora lora_tool_calling", processes=8),
     _row("smollm3/3B", "HuggingFaceTB/SmolLM3-3B", 0, f"{_LORA} lora_tool_calling"),
-    _row("phi4_mini/3.8B", "microsoft/Phi-4-mini-instruct", 0, _LORA),
+    _row("phi4_mini/3.8B", "microsoft/Phi-4-mini-instruct", 0, f"{_LORA} lora_tool_calling"),
     _row("granite4/micro", "ibm-granite/granite-4.0-micro", 0, f"{_LORA} lora_tool_calling"),
     _row("ministral/8B", "mistralai/Ministral-8B-Instruct-2410", 0, f"{_LORA} lora_tool_calling"),
     _row("mistral_nemo/12B", "mistralai/Mistral-Nemo-Instruct-2407", 0, f"{_LORA} lora_tool_calling"),
-    _row("mistral_small/24B", "mistralai/Mistral-Small-24B-Instruct-2501", 0, "lora", processes=4),
+    _row("mistral_small/24B", "mistralai/Mistral-Small-24B-Instruct-2501", 0, "lora lora_tool_calling", processes=4),
     _row(
         "llama3_2_vision/11B", "meta-llama/Llama-3.2-11B-Vision-Instruct", 5, f"{_ALL} {_QLORA} qlora", listed_shards=1
     ),

@@ -29,6 +29,11 @@ class Method:
     nodes: int = 1
     tool_calls: bool = False
 
+    def recipes_on(self, processes: int) -> tuple[str, ...]:
+        """The recipes for a checkpoint of this many processes; what needs a whole machine has no other."""
+        many = tuple(recipe for recipe in self.recipes if "distributed" in recipe)
+        return many if many and processes >= 8 else self.recipes
+
 
 GROUPS = {
     "validation": "dataset.split=train[:95%] run_val_every_n_steps=null batch_size_val=${batch_size} "

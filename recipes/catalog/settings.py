@@ -142,8 +142,10 @@ TOOL_CALLING: tuple[tuple[str, str], ...] = (
         "model.intermediate_dim=14336 model.max_seq_len=32768 model.rope_base=1000000",
     ),
     ("*/[78]B_full_tool_calling", "gradient_accumulation_steps=8"),
-    # its template has no tools
-    ("gemma3/*", "tokenizer.format_options.tool_convention=hermes"),
+    # their templates have no calls
+    ("gemma3/* phi4_mini/*", "tokenizer.format_options.tool_convention=hermes"),
+    # OpenAI's ids are not of nine letters or digits
+    ("mistral*/* ministral/*", "tokenizer.format_options.call_ids=derive"),
     # experts have no adapters, so that what is saved loads in PEFT
     ("qwen3_moe/* gpt_oss/*", "model.apply_lora_to_mlp=false batch_size=1 gradient_accumulation_steps=16"),
 )

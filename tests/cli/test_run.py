@@ -156,6 +156,34 @@ def test_refusals(
     assert message in last
 
 
+PLAIN = "llama3_2/1B_lora_single_device"
+
+
+@pytest.mark.parametrize(
+    "given", [[], ["teacher_model._component_=x"], ["teacher_model=null", "kd_loss._component_=y"]]
+)
+@pytest.mark.parametrize("recipe", ["knowledge_distillation_single_device", "qat_single_device"])
+def test_a_config_of_another_recipe_is_refused(
+    recipe: str,
+    given: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    started: list[Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert tune(monkeypatch, recipe, "--config", PLAIN, *given) == 2
+    error = capsys.readouterr().err
+    assert "The config is one of another recipe: it lacks " in error and f"which {recipe} needs" in error
+    assert started == []
+
+
+def test_overrides_can_make_a_config_one_of_a_recipe(monkeypatch: pytest.MonkeyPatch, started: list[Any]) -> None:
+    keys = [f"{key}._component_=x" for key in ("teacher_model", "teacher_checkpointer", "kd_loss")]
+    assert tune(monkeypatch, "knowledge_distillation_single_device", *keys, "--config", PLAIN) == 0
+    assert tune(monkeypatch, "knowledge_distillation_single_device", "--config", PLAIN, *keys) == 0
+    assert len(started) == 2
+    assert tune(monkeypatch, "qat_single_device", "--config", "qwen2_5/3B_qat_single_device", "~quantizer") == 2
+
+
 def test_an_unknown_recipe_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert tune(monkeypatch, "no_such_recipe", "--config", "c.yaml") == 1
     assert capsys.readouterr().err.splitlines()[-1] == "ImportError: No module named no_such_recipe"

@@ -261,3 +261,10 @@ class TestValidate:
         assert tune(monkeypatch, "validate", "c.yaml", "--recipe", "r.py") == 2
         assert tune(monkeypatch, "validate", "c.yaml", "--recipe", "no_such") == 2
         assert "no recipe 'no_such'" in capsys.readouterr().err
+
+    def test_a_config_lacks_what_makes_the_recipe(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config, recipe = "llama3_2/1B_lora_single_device", "knowledge_distillation_single_device"
+        assert tune(monkeypatch, "validate", config, "--recipe", recipe) == 2
+        assert "it lacks teacher_model, teacher_checkpointer, kd_loss" in capsys.readouterr().err

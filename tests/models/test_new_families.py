@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from tests.parity.test_dense_decoders import TOLERANCE, make_pair
+from torchtune.config import instantiate
 from torchtune.data import Message, ToolCall
+from torchtune.data.formats import get_format
 from torchtune.models import from_pretrained
 from torchtune.models._dense import Adapter
 from torchtune.models._families import spec_from_hf_config
@@ -21,6 +24,7 @@ from torchtune.models.gpt_oss._convert_weights import dequantize_mxfp4, gpt_oss_
 from torchtune.modules.peft import get_adapter_params, get_merged_lora_ckpt
 from torchtune.training import FullModelHFCheckpointer
 
+CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 # Builder -> billions of parameters, as the model cards give them (Gemma 3: without the image encoder).
 SIZES = {
     "gemma3.gemma3_270m": 0.268,
@@ -151,19 +155,23 @@ def test_mamba_layers_are_refused() -> None:
 
 def _gemma3_files(folder: Path) -> str:
     """A byte-level tokenizer with Gemma 3's control tokens."""
+    template = (
+        "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}"
+    )
+    return _files(folder, ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"), template)
+
+
+def _files(folder: Path, names: tuple[str, ...], template: str) -> str:
+    """A byte-level tokenizer with these control tokens, BOS and EOS first."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    names = ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>")
     tokenizer.add_special_tokens([AddedToken(name, special=True) for name in names])
     tokenizer.save(str(folder / "tokenizer.json"))
-    template = (
-        "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}"
-    )
-    config = {"bos_token": "<bos>", "eos_token": "<eos>", "chat_template": template}
+    config = {"bos_token": names[0], "eos_token": names[1], "chat_template": template}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return str(folder / "tokenizer.json")
 
@@ -191,3 +199,33 @@ def test_a_family_without_tools_writes_them_by_the_convention_it_is_given(tmp_pa
     assert [(c.name, c.arguments) for c in parsed.tool_calls] == [("add", {"a": 1})]
     with pytest.raises(ValueError):
         gemma3_tokenizer(path).tokenize_messages(messages, tools=tools)
+
+
+@pytest.mark.parametrize(
+    ("config", "call"),
+    [
+        ("ministral/8B", '[TOOL_CALLS][{"name": "add", "arguments": {"a": 1}, "id": "'),
+        ("mistral_nemo/12B", '[TOOL_CALLS][{"name": "add", "arguments": {"a": 1}, "id": "'),
+        ("mistral_small/24B", '[TOOL_CALLS][{"name": "add", "arguments": {"a": 1}, "id": "'),
+        ("phi4_mini/3.8B", '<|assistant|><tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call><|end|>'),
+    ],
+)
+def test_openai_rows_are_trained_as_the_config_says(tmp_path: Path, config: str, call: str) -> None:
+    values = OmegaConf.load(CONFIGS / f"{config}_lora_tool_calling.yaml").tokenizer
+    controls = get_format(values.chat_format).controls
+    values.path = _files(tmp_path, tuple(sorted(controls, key=lambda c: c not in ("<s>", "</s>"))), "{{ messages }}")
+    tokenizer = instantiate(values)
+    messages = [
+        Message("system", "Be kind."),
+        Message("user", "1 + 1?"),
+        Message("assistant", "", tool_calls=[ToolCall("add", {"a": 1}, "call_oIHazX6yQrB8hUwl4cRilFKj")]),
+        Message("tool", "2", tool_call_id="call_oIHazX6yQrB8hUwl4cRilFKj"),
+        Message("assistant", "Two."),
+    ]
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
+    tokens, mask = tokenizer.tokenize_messages(messages, tools=tools)
+    assert call in tokenizer.decode(tokens, skip_special_tokens=False)
+    trained = tokenizer.decode([t for t, masked in zip(tokens, mask, strict=True) if not masked], False)
+    assert "Two." in trained and '"add"' in trained and "1 + 1?" not in trained and "Be kind" not in trained
+    calls = tokenizer.parse_tokens(tokens[mask.index(False) : mask.index(True, mask.index(False))]).tool_calls
+    assert [(c.name, c.arguments) for c in calls] == [("add", {"a": 1})]

@@ -127,6 +127,7 @@ def test_every_component_resolves_and_binds(name: str) -> None:
 def test_every_key_is_read_by_the_recipe(name: str) -> None:
     for recipe in registry.recipes_of_config(name):
         keys = registry.config_keys(registry.recipe_file(recipe))
+        assert registry.missing_keys(recipe.name, load(name)) is None
         assert keys, f"{recipe.file_path} declares no CONFIG_KEYS"
         with warnings.catch_warnings():
             warnings.simplefilter("error")

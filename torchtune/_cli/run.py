@@ -116,6 +116,8 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         parser.error(
             f"Recipe {recipe.name} does not support distributed training.Please run without torchrun commands."
         )
+    if recipe is not None:
+        _check_keys(recipe.name, recipe_args, parser)
     script = str(registry.recipe_file(recipe)) if recipe is not None else args.recipe
     is_module = recipe is None and not Path(script).is_file()
     if is_module and not getattr(args, "no_python", False) and not _module_exists(script):
@@ -148,6 +150,32 @@ def _with_config_file(recipe_args: list[str], parser: argparse.ArgumentParser) -
         hint = _hint(name)
         parser.error(f"Config '{name}' not found: neither a file nor a name from `tune ls`.{hint}")
     return [*recipe_args[:at], "--config", str(file or name), *recipe_args[at + (1 if joined else 2) :]]
+
+
+def _check_keys(recipe: str, recipe_args: list[str], parser: argparse.ArgumentParser) -> None:
+    """Ends with an error if the config, with its overrides, lacks what makes this recipe."""
+    if "--config" not in recipe_args or registry.missing_keys(recipe, {}) is None:
+        return
+    import yaml
+
+    at = recipe_args.index("--config") + 1
+    try:
+        values = yaml.safe_load(Path(recipe_args[at]).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return  # the recipe itself tells more
+    if not isinstance(values, dict):
+        return
+    for override in [*recipe_args[: at - 1], *recipe_args[at + 1 :]]:
+        key, _, value = override.partition("=")
+        if override.startswith("~"):
+            values.pop(override[1:], None)
+        elif "." in key:
+            values[key.split(".")[0]] = {}
+        else:
+            values[key] = None if value == "null" else value
+    found = registry.missing_keys(recipe, values)
+    if found:
+        parser.error(found)
 
 
 def _module_exists(name: str) -> bool:

@@ -54,6 +54,9 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         if not isinstance(cfg, DictConfig):
             parser.error(f"{args.config} holds no keys with values")
         remember_source(cfg, str(args.config))
+        lacking = registry.missing_keys(args.recipe or "", cfg)  # type: ignore[arg-type]
+        if lacking:
+            parser.error(lacking)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:

@@ -243,6 +243,9 @@ def test_format_is_found_by_the_models_name(model: str, name: str) -> None:
         ("<|im_start|>", "chatml"),
         ("[AVAILABLE_TOOLS] [TOOL_CALLS]", "mistral_v3"),
         ("[AVAILABLE_TOOLS] [TOOL_CALLS] [SYSTEM_PROMPT] [TOOL_CONTENT]", "mistral_v7"),
+        ("[AVAILABLE_TOOLS] [TOOL_CALLS][", "mistral_v3_tekken"),
+        ("[AVAILABLE_TOOLS] [TOOL_CALLS][ [SYSTEM_PROMPT] [TOOL_CONTENT]", "mistral_v7_tekken"),
+        ("'<|tool|>' '<|end|>'", "phi4_mini"),
     ],
 )
 def test_format_of_a_folder_is_found_by_its_template(tmp_path: Path, template: str, name: str) -> None:
@@ -251,6 +254,33 @@ def test_format_of_a_folder_is_found_by_its_template(tmp_path: Path, template: s
     (tmp_path / "tokenizer_config.json").unlink()
     (tmp_path / "chat_template.jinja").write_text(template)
     assert detect_format(tmp_path) == name
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("mistralai/Ministral-8B-Instruct-2410", "mistral_v3_tekken"),
+        ("mistralai/Mistral-Nemo-Instruct-2407", "mistral_v3_tekken"),
+        ("mistralai/Mistral-Small-24B-Instruct-2501", "mistral_v7_tekken"),
+        ("mistralai/Mistral-Small-3.1-24B-Instruct-2503", "mistral_v7_tekken"),
+        ("mistralai/Mistral-Small-3.2-24B-Instruct-2506", "mistral_v11"),
+        ("mistralai/Ministral-3-8B-Instruct-2512", "mistral_v13"),
+        ("microsoft/Phi-4-mini-instruct", "phi4_mini"),
+        ("microsoft/phi-4", "phi4"),
+    ],
+)
+def test_format_of_a_model_is_found_by_its_name(model: str, name: str) -> None:
+    assert detect_format(model) == name
+
+
+def test_phi_4_mini_has_no_newlines() -> None:
+    messages = [Message("system", "Be kind."), Message("user", "Hi"), Message("assistant", "Hello.")]
+    fmt = get_format("phi4_mini")
+    assert text_of(fmt.render(messages)) == (
+        "<|system|>Be kind.<|end|><|user|>Hi<|end|><|assistant|>Hello.<|end|><|endoftext|>"
+    )
+    prompt = text_of(fmt.render(messages[:2], add_generation_prompt=True))
+    assert prompt == "<|system|>Be kind.<|end|><|user|>Hi<|end|><|assistant|>"
 
 
 def test_name_decides_between_formats_that_fit_a_template(tmp_path: Path) -> None:

@@ -220,6 +220,13 @@ class MistralV3(ChatFormat):
         return _derived(given if given is not None else f"call {count}")
 
 
+class MistralV3Tekken(MistralV3):
+    """Version 3 with Tekken in place of SentencePiece: no spaces behind control tokens."""
+
+    name = "mistral_v3_tekken"
+    space = ""
+
+
 class MistralV7(MistralV3):
     """Version 7: a system block, text before calls, and results that name their call before the content."""
 
@@ -238,12 +245,18 @@ class MistralV7(MistralV3):
         w.text(result_text(turn, python=options.results == "template"), "result")
 
 
-class MistralV11(MistralV7):
-    """Version 11: no spaces, and each call on its own, as name, id and arguments."""
+class MistralV7Tekken(MistralV7):
+    """Version 7 with Tekken: no spaces behind control tokens."""
+
+    name = "mistral_v7_tekken"
+    space = ""
+
+
+class MistralV11(MistralV7Tekken):
+    """Version 11: each call on its own, as name, id and arguments."""
 
     name = "mistral_v11"
     controls = (*MistralV7.controls, _ID, _ARGS)
-    space = ""
 
     def write_calls(self, w: Writer, turns: list[Turn], ids: dict[int, str]) -> None:
         for turn in turns:

@@ -1,4 +1,4 @@
-"""Phi 3, 3.5 and 4: plain turns, no tools.
+"""Phi 3, 3.5, 4 and 4 Mini: plain turns, no tools.
 
 Sources: the ``chat_template`` of each model's ``tokenizer_config.json``.
 """
@@ -27,6 +27,14 @@ class Phi3(PlainFormat):
         if not chat.generate:
             w.turn(None)
             w.lit("<|endoftext|>")
+
+
+class Phi4Mini(Phi3):
+    """Phi 4 Mini: as Phi 3, without newlines. Its template writes no calls, so tools are lent."""
+
+    name = "phi4_mini"
+    headers: ClassVar[dict[str, str]] = {role: header.rstrip() for role, header in Phi3.headers.items()}
+    after = ""
 
 
 class Phi4(PlainFormat):

@@ -97,10 +97,22 @@ FORMATS: dict[str, Row] = {
         marks=("[AVAILABLE_TOOLS]", "[TOOL_CALLS]"),
         without=("[SYSTEM_PROMPT]",),
     ),
+    "mistral_v3_tekken": Row(
+        *("_mistral", "MistralV3Tekken", "Mistral Nemo, Ministral 8B: tokenizer version 3 with Tekken"),
+        r"mistral-nemo|ministral-8b",
+        marks=("[AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_CALLS]["),
+        without=("[SYSTEM_PROMPT]",),
+    ),
     "mistral_v7": Row(
         *("_mistral", "MistralV7", "Mistral Large 2411: tokenizer version 7"),
         r"mistral-large-instruct-2411|pixtral-large",
         marks=("[AVAILABLE_TOOLS]", "[SYSTEM_PROMPT]", "[TOOL_CONTENT]"),
+        without=("[ARGS]",),
+    ),
+    "mistral_v7_tekken": Row(
+        *("_mistral", "MistralV7Tekken", "Mistral Small 3 and 3.1: tokenizer version 7 with Tekken"),
+        r"mistral-small-(24b-(instruct|base)-2501|3-1)",
+        marks=("[AVAILABLE_TOOLS]", "[SYSTEM_PROMPT]", "[TOOL_CONTENT]", "[TOOL_CALLS]["),
         without=("[ARGS]",),
     ),
     "mistral_v11": Row(
@@ -120,6 +132,7 @@ FORMATS: dict[str, Row] = {
     ),
     "phi3": Row("_phi", "Phi3", "Phi 3 and Phi 3.5 Mini Instruct", r"phi-3", marks=("<|end|>", "<|user|>")),
     "phi4": Row("_phi", "Phi4", "Phi 4", r"phi-4(?!-mini)", marks=("<|im_sep|>", "<|im_start|>")),
+    "phi4_mini": Row("_phi", "Phi4Mini", "Phi 4 Mini Instruct", r"phi-4-mini", marks=("<|tool|>", "<|end|>")),
     "qwen2": Row(
         *("_qwen", "Qwen2", "Qwen 2 Instruct", r"qwen-?2-\d+b|qwen-?2-0-5b"),
         marks=("<|im_start|>", "You are a helpful assistant"),

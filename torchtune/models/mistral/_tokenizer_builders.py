@@ -16,4 +16,6 @@ mistral_tokenizer = tokenizer_builder(
 )
 
 # Ministral, Nemo and Small have Tekken, whose files are those of Hugging Face.
-tekken_tokenizer = hf_tokenizer("tekken", "Mistral's models with Tekken", module=__name__, chat_format="mistral_v3")
+tekken_tokenizer = hf_tokenizer(
+    "tekken", "Mistral's models with Tekken", module=__name__, chat_format="mistral_v3_tekken"
+)

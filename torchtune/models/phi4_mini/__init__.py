@@ -36,7 +36,7 @@ def phi4_mini_spec(spec: DecoderSpec) -> DecoderSpec:
 phi4_mini, lora_phi4_mini = component_builders(
     "phi4_mini", "Phi-4-mini", phi4_mini_spec, module=__name__, source=SOURCE
 )
-phi4_mini_tokenizer = hf_tokenizer("phi4_mini", "Phi-4-mini", module=__name__, chat_format="phi3")
+phi4_mini_tokenizer = hf_tokenizer("phi4_mini", "Phi-4-mini", module=__name__)
 
 SIZES = _size = SizeRows("Phi-4-mini", phi4_mini_spec, module=__name__, source=SOURCE, rope_scaling=_LONGROPE)
 
