@@ -39,7 +39,7 @@ def ours(tokenizer: Any, rows: list[dict[str, Any]]) -> Callable[[], int]:
     def work() -> int:
         # What is remembered from one pass over the rows must not serve the next.
         tokenizer._runs.clear()
-        _write._indented.clear()
+        _write._schemas.clear()
         return sum(len(tokenizer(dict(transform(row)))["tokens"]) for row in rows)
 
     return work

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ._write import Chat, Turn, Writer
 
 _log = logging.getLogger(__name__)
-#: How many of a format's own texts it remembers.
-_SPLITS = 512
+#: How many of a format's own texts it remembers, for each message that they stand in.
+_LITERALS = 4096
 
 #: What a piece of a message is. Loss selectors choose by it; None is scaffolding.
 Part = Literal["header", "content", "reasoning", "call", "result", "end"]
@@ -163,7 +163,7 @@ class ChatFormat(ABC):
     def __init__(self, name: str | None = None, **options: Any) -> None:
         self.name = name or self.name
         self._bound = options
-        self._splits: dict[str, list[tuple[str, bool]]] = {}
+        self._literals: dict[tuple[str, int | None, bool, Part | None], list[Segment]] = {}
         self._resolve({})
 
     def __repr__(self) -> str:
@@ -333,13 +333,15 @@ class ChatFormat(ABC):
 
         return re.compile("(" + "|".join(map(re.escape, sorted(self.controls, key=len, reverse=True))) + ")")
 
-    def split(self, text: str) -> list[tuple[str, bool]]:
-        """The format's own text at its control tokens, each piece with whether it is one; there are few texts, so remembered."""
-        found = self._splits.get(text)
+    def literal(self, text: str, index: int | None, sampled: bool, part: Part | None) -> list[Segment]:
+        """The format's own text as segments, split at its control tokens; such texts repeat, so they are remembered."""
+        key = (text, index, sampled, part)
+        found = self._literals.get(key)
         if found is None:
-            found = [(piece, at % 2 == 1) for at, piece in enumerate(self.pattern.split(text)) if piece]
-            if len(self._splits) < _SPLITS:
-                self._splits[text] = found
+            pieces = enumerate(self.pattern.split(text))
+            found = [Segment(piece, at % 2 == 1, index, sampled, part) for at, piece in pieces if piece]
+            if len(self._literals) < _LITERALS:
+                self._literals[key] = found
         return found
 
     def _resolve(self, given: dict[str, Any]) -> SimpleNamespace:
@@ -385,12 +387,18 @@ class ChatFormat(ABC):
         """A call as far as the format's syntax tells it from others."""
         return call.name, json.dumps(call.arguments, sort_keys=True)
 
+    def is_bare(self, turn: Turn, mine: Sequence[Segment]) -> bool:
+        """True where a look shows that a turn's calls, written as these segments, read back; else the reader is asked."""
+        return False
+
     def _check_calls(self, chat: Chat, segments: list[Segment], tools: Any) -> None:
         """Holds that every call reads back as itself."""
         for turn in chat.turns:
             if not turn.calls:
                 continue
-            mine = [s for s in segments if s.message_index == turn.index and s.sampled]
+            mine = [s for s in segments if s.sampled and s.message_index == turn.index]
+            if self.is_bare(turn, mine):
+                continue
             read = self.parse(mine, tools)
             if [self.comparable(call) for call in read.tool_calls] != [self.comparable(call) for call in turn.calls]:
                 why = f" ({read.unparsed[0].reason})" if read.unparsed else ""

@@ -13,7 +13,7 @@ from ._base import ChatFormat, Option, ParsedMessage
 from ._hermes_style import result_text
 from ._qwen import split_thought, write_thought
 from ._read import BadCall, Draft, Source, read_tagged_calls, read_thinking
-from ._write import dumps
+from ._write import dumps_schema
 from ._xml_calls import argument_schemas, json_scalars, typed
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Glm4_5(ChatFormat):
         w.lit("[gMASK]<sop>")
         if chat.tools:
             w.lit(_TOOLS_HEAD)
-            w.text("".join(dumps(tool) + "\n" for tool in chat.tools), None)
+            w.text("".join(dumps_schema(tool) + "\n" for tool in chat.tools), None)
             w.lit(_TOOLS_FOOT)
         for at, turn in enumerate(chat.turns):
             w.turn(turn)

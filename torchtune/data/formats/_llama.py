@@ -16,11 +16,13 @@ from ._base import ChatFormat, Option, ParsedMessage, UnparsedCall
 from ._hermes_style import call_json, result_text
 from ._plain import PlainFormat
 from ._read import BadCall, Draft, Source, call_from, decode_json
-from ._write import NO_VALUE, dumps
+from ._write import NO_VALUE, dumps, dumps_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import SimpleNamespace
 
+    from ._base import Segment
     from ._write import Chat, Turn, Writer
 
 _START, _END = "<|start_header_id|>", "<|end_header_id|>"
@@ -170,7 +172,7 @@ class Llama3_1(ChatFormat):
         if chat.tools and not chat.options.tools_in_user_message:
             w.lit(_IN_SYSTEM)
             for tool in chat.tools:
-                w.text(dumps(tool, indent=4) + "\n\n", None)
+                w.text(dumps_schema(tool, 4) + "\n\n", None)
 
     def write_first_user(self, w: Writer, chat: Chat, turn: Turn) -> None:
         """The first user message, with the tools before its text."""
@@ -179,7 +181,7 @@ class Llama3_1(ChatFormat):
         w.lit(self.header("user"), "header")
         w.lit(_IN_USER)
         for tool in chat.tools:
-            w.text(dumps(tool, indent=4) + "\n\n", None)
+            w.text(dumps_schema(tool, 4) + "\n\n", None)
         w.content(turn.stripped())
         w.end(self.tokens[2])
 
@@ -233,6 +235,17 @@ class Llama3_1(ChatFormat):
 
     def write_prompt(self, w: Writer, chat: Chat) -> None:
         w.lit(self.header("assistant"), "header")
+
+    def is_bare(self, turn: Turn, mine: Sequence[Segment]) -> bool:
+        """True if all that the model emits is one JSON call that holds what was given."""
+        if len(turn.calls) != 1 or len(mine) != 2 or mine[0].special or mine[1].text not in self.stop:
+            return False
+        try:
+            value, end = decode_json(mine[0].text, 0)
+        except BadCall:
+            return False
+        call = turn.calls[0]
+        return end == len(mine[0].text) and value == {"name": call.name, "parameters": call.arguments}
 
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
         draft = Draft()

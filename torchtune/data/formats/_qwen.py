@@ -11,7 +11,7 @@ from ._base import ChatFormat, Option, ParsedMessage
 from ._hermes_style import TOOLS_FOOT, TOOLS_HEAD, call_json, result_text
 from ._plain import PlainFormat
 from ._read import Draft, Source, read_tagged_calls, read_thinking
-from ._write import dumps
+from ._write import dumps_schema
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -99,7 +99,7 @@ class ChatML(ChatFormat):
             w.lit("\n\n" if system or default else "")
             w.lit(self.tools_head)
             for at, tool in enumerate(chat.tools):
-                w.text("\n" * (at > 0) + dumps(tool), None)
+                w.text("\n" * (at > 0) + dumps_schema(tool), None)
             w.lit(self.tools_foot)
         w.lit(self.end_token, "end" if system else None)
         w.lit("\n")

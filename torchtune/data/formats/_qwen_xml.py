@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ._hermes_style import result_text
 from ._qwen import END, START, ChatML, Qwen3, Qwen3Instruct, last_query, split_thought, write_thought
 from ._read import Draft, Source, read_tagged_calls, read_thinking
-from ._write import NO_VALUE, dumps
+from ._write import NO_VALUE, dumps_schema
 from ._xml_calls import (
     argument_schemas,
     json_scalars,
@@ -180,7 +180,7 @@ class Qwen3_5(Qwen3Coder):
         w.lit(f"{START}system\n", "header" if system else None)
         if chat.tools:
             w.lit("# Tools\n\n" + _ACCESS)
-            w.text("".join("\n" + dumps(tool) for tool in chat.tools), None)
+            w.text("".join("\n" + dumps_schema(tool) for tool in chat.tools), None)
             w.lit("\n</tools>" + _INSTRUCTIONS)
             w.lit("\n\n" if text else "")
         w.text(text)

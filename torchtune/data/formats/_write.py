@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,24 +24,29 @@ NO_VALUE: Any = object()
 
 
 _compact = json.JSONEncoder(ensure_ascii=False).encode
-#: Indented JSON by the compact JSON of the same value: indenting is slow, and schemas repeat from row to row.
-_indented: dict[tuple[str, int], str] = {}
-_INDENTED_SIZE, _INDENTED_CHARS = 2048, 32_768
+#: Schemas as JSON, by their bytes and the indent: they repeat from row to row, and indenting is slow.
+_schemas: dict[tuple[bytes, int | None], str] = {}
+_SCHEMAS_SIZE, _SCHEMA_BYTES = 2048, 32_768
 
 
-def dumps(value: Any, indent: int | None = None) -> str:
+def dumps(value: Any) -> str:
     """JSON as the ``tojson`` of chat templates writes it: non-ASCII kept, a space after ``,`` and ``:``."""
-    text = _compact(value)
-    if indent is None:
-        return text
-    key = (text, indent)
-    found = _indented.get(key)
+    return _compact(value)
+
+
+def dumps_schema(schema: Any, indent: int | None = None) -> str:
+    """The same for a tool's schema, over several lines where an indent is given, and remembered."""
+    try:
+        key = (marshal.dumps(schema, 2), indent)
+    except ValueError:  # holds what is no plain value
+        return json.dumps(schema, ensure_ascii=False, indent=indent)
+    found = _schemas.get(key)
     if found is None:
-        found = json.dumps(value, ensure_ascii=False, indent=indent)
-        if len(text) <= _INDENTED_CHARS:
-            if len(_indented) >= _INDENTED_SIZE:
-                _indented.clear()
-            _indented[key] = found
+        found = json.dumps(schema, ensure_ascii=False, indent=indent)
+        if len(key[0]) <= _SCHEMA_BYTES:
+            if len(_schemas) >= _SCHEMAS_SIZE:
+                _schemas.clear()
+            _schemas[key] = found
     return found
 
 
@@ -209,13 +215,12 @@ class Writer:
     def lit(self, text: str, part: Part | None = None) -> None:
         """Writes the format's own text; control tokens in it become segments of their own."""
         if text:
-            for piece, special in self._fmt.split(text):
-                self._add(piece, special, part)
+            self.segments += self._fmt.literal(text, self._index, self.sampled, part)
 
     def text(self, text: str, part: Part | None = "content") -> None:
         """Writes text from the data, in which nothing is a control token."""
         if text:
-            self._add(text, False, part)
+            self.segments.append(Segment(text, False, self._index, self.sampled, part))
 
     def content(self, pieces: Sequence[Piece], part: Part | None = None) -> None:
         """Writes the pieces of a turn, images included."""
@@ -234,6 +239,3 @@ class Writer:
         self.lit(token, "end")
         self.sampled = False
         self.lit(after)
-
-    def _add(self, text: str, special: bool, part: Part | None) -> None:
-        self.segments.append(Segment(text, special, self._index, self.sampled, part))

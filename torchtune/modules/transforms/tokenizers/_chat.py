@@ -71,6 +71,22 @@ class ChatTokens:
         #: True once :meth:`truncate` has left out tokens.
         self.shortened = False
 
+    @classmethod
+    def of(cls, placed: Iterable[tuple[Segment, Sequence[int]]]) -> ChatTokens:
+        """The tokens of segments, in order; neighbours of the same owner make one run."""
+        tokens: list[int] = []
+        runs: list[Run] = []
+        index, sampled, part, start = None, False, None, 0
+        for segment, ids in placed:
+            if segment.message_index != index or segment.sampled is not sampled or segment.part is not part:
+                if len(tokens) > start:
+                    runs.append(Run(len(tokens) - start, index, sampled, part))
+                index, sampled, part, start = segment.message_index, segment.sampled, segment.part, len(tokens)
+            tokens += ids
+        if len(tokens) > start:
+            runs.append(Run(len(tokens) - start, index, sampled, part))
+        return cls(tokens, runs)
+
     def __len__(self) -> int:
         return len(self.tokens)
 
@@ -111,20 +127,14 @@ class ChatTokens:
     def loss_weights(self, train_on: TrainOn = "message") -> list[float] | None:
         """The :meth:`weights`, or None where all of them are 0 or 1, so that the mask says it all."""
         weights = self._weigh(train_on)
-        return None if all(weight in (0, 1) for weight in weights) else self._spread(weights)
+        return None if _say_all(weights) else self._spread(weights)
 
     def _weigh(self, train_on: TrainOn) -> list[float]:
         """For each run, the factor on the loss of its tokens."""
-        weight = read_selector(train_on).weight
-        owners: dict[int | None, Message | None] = {None: None, **dict(enumerate(self.messages))}
-        known: dict[tuple[Any, ...], float] = {}
-        weights = []
-        for _, index, sampled, part in self.runs:
-            key = (index, sampled, part)
-            if key not in known:
-                known[key] = weight(owners[index], sampled, part)
-            weights.append(known[key])
-        return weights
+        weight, messages = read_selector(train_on).weight, self.messages
+        return [
+            weight(None if index is None else messages[index], sampled, part) for _, index, sampled, part in self.runs
+        ]
 
     def truncate(
         self, max_seq_len: int, side: str, end_id: int | None = None, end_owner: int | None = None
@@ -343,9 +353,10 @@ class ChatTokenizer:
         """
         messages, tools = sample.pop("messages"), sample.pop("tools", None)
         chat = self.tokenize_chat(messages, tools=tools, add_end_tokens=not inference)
-        sample["tokens"], sample["mask"] = chat.tokens, chat.mask(self.train_on)
-        if (weights := chat.loss_weights(self.train_on)) is not None:
-            sample["loss_weights"] = weights
+        weights = chat._weigh(self.train_on)
+        sample["tokens"], sample["mask"] = chat.tokens, chat._spread([weight == 0 for weight in weights])
+        if not _say_all(weights):
+            sample["loss_weights"] = chat._spread(weights)
         return sample
 
     def prompt_tokens(self, messages: list[Message], *, tools: Any = None) -> list[int]:
@@ -433,7 +444,7 @@ class ChatTokenizer:
     def _encode_segments(self, segments: Iterable[Segment]) -> ChatTokens:
         """Control tokens become their ids; the text between two of them is encoded as one."""
         ids = self._control_ids()
-        chat = ChatTokens()
+        placed: list[tuple[Segment, Sequence[int]]] = []
         texts: list[Segment] = []
         for segment in segments:
             if not segment.special and segment.media is None:
@@ -449,36 +460,36 @@ class ChatTokenizer:
                 texts.append(segment)
                 continue
             if texts:
-                self._flush(texts, chat)
-            found = [token] if segment.media is None and token is not None else self._encode_media(segment)
-            chat.add(found, segment.message_index, segment.sampled, segment.part)
+                placed += zip(texts, self._encode_run([text.text for text in texts]), strict=True)
+                texts = []
+            placed.append(
+                (segment, [token] if segment.media is None and token is not None else self._encode_media(segment))
+            )
         if texts:
-            self._flush(texts, chat)
-        return chat
+            placed += zip(texts, self._encode_run([text.text for text in texts]), strict=True)
+        return ChatTokens.of(placed)
 
-    def _flush(self, segments: list[Segment], chat: ChatTokens) -> None:
-        """Encodes plain segments that stand side by side."""
-        parts = self._encode_run(tuple([segment.text for segment in segments]))
-        for segment, part in zip(segments, parts, strict=True):
-            chat.add(part, segment.message_index, segment.sampled, segment.part)
-        segments.clear()
+    def _encode_run(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that stand side by side, cut where words cannot reach over."""
+        if not self.cuts_at_newlines or len(texts) == 1:
+            return self._encode_uncut(tuple(texts))
+        parts: list[list[int]] = []
+        start = 0
+        for at in range(1, len(texts)):
+            if _is_cut(texts[at - 1], texts[at]):
+                parts += self._encode_uncut(tuple(texts[start:at]))
+                start = at
+        return parts + self._encode_uncut(tuple(texts[start:]))
 
-    def _encode_run(self, texts: tuple[str, ...]) -> list[list[int]]:
-        """Ids of texts that are encoded as one, remembered where they are not too long; cut where words cannot reach over."""
+    def _encode_uncut(self, texts: tuple[str, ...]) -> list[list[int]]:
+        """Ids of texts that are encoded as one, remembered where they are not too long."""
         parts = self._runs.get(texts)
-        if parts is not None:
-            return parts
-        cut = next(
-            (at for at in range(1, len(texts)) if self.cuts_at_newlines and _is_cut(texts[at - 1], texts[at])), 0
-        )
-        if cut:
-            parts = [*self._encode_run(texts[:cut]), *self._encode_run(texts[cut:])]
-        else:
+        if parts is None:
             parts = [self._encode_text(texts[0])] if len(texts) == 1 else self._encode_parts(texts)
-        if sum(map(len, texts)) <= _CACHE_CHARS:
-            if len(self._runs) >= _CACHE_SIZE:
-                self._runs.clear()
-            self._runs[texts] = parts
+            if sum(map(len, texts)) <= _CACHE_CHARS:
+                if len(self._runs) >= _CACHE_SIZE:
+                    self._runs.clear()
+                self._runs[texts] = parts
         return parts
 
     def _fit_turns(
@@ -521,7 +532,12 @@ class ChatTokenizer:
 
 def _is_cut(before: str, after: str) -> bool:
     """Whether two texts, one behind the other, have the same words as each by itself."""
-    return before.endswith("\n") and bool(after) and not after[0].isspace()
+    return before[-1:] == "\n" and after != "" and not after[0].isspace()
+
+
+def _say_all(weights: Iterable[float]) -> bool:
+    """Whether weights say no more than a mask does."""
+    return {0, 1}.issuperset(weights)
 
 
 def apply_template(template: Any, messages: list[Message], inference: bool) -> list[Message]:
