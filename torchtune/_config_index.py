@@ -336,4 +336,5 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "llama3_1/evaluation",
     ),
     "quantize": ("quantization",),
+    "dev/grpo_full_finetune_single_device": ("quickstart/tool_calling_grpo",),
 }

@@ -23,6 +23,7 @@ HAND_WRITTEN: dict[str, tuple[str, ...]] = {
     "full_finetune_distributed": ("quickstart/tool_calling",),
     "lora_finetune_single_device": ("quickstart/tool_calling_lora",),
     "lora_finetune_distributed": ("quickstart/tool_calling_lora",),
+    "dev/grpo_full_finetune_single_device": ("quickstart/tool_calling_grpo",),
     "generate": ("quickstart/generation",),
 }
 
@@ -57,7 +58,7 @@ def index() -> dict[str, list[str]]:
     for name, (recipe, _) in _others().items():
         listed.setdefault(recipe, []).append(name)
     for recipe, names in HAND_WRITTEN.items():
-        listed[recipe] += names
+        listed.setdefault(recipe, []).extend(names)
     return listed
 
 

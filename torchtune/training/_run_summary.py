@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-METRICS_FILE, CURVE_FILE, PAGE_FILE = "metrics.jsonl", "loss_curve.png", "summary.html"
+METRICS_FILE, CURVE_FILE, REWARD_FILE, PAGE_FILE = "metrics.jsonl", "loss_curve.png", "reward_curve.png", "summary.html"
 _COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 300, 64, 32, 24
 _STYLE = (
@@ -47,20 +47,21 @@ class RunSummary:
         self._file.flush()
 
     def close(self) -> None:
-        """Writes the page, and the picture where Pillow is installed."""
+        """Writes the page, and the pictures where Pillow is installed: the loss, and where there are rewards, these."""
         self._file.close()
         curves = read_curves(self.folder / METRICS_FILE)
         if not curves:
             return
         (self.folder / PAGE_FILE).write_text(self._page(curves), encoding="utf-8")
-        losses: dict[str, Curve] = {name: curves[name] for name in ("loss", "val_loss") if name in curves}
-        if losses:
-            write_png(self.folder / CURVE_FILE, chart(losses))
+        for file, names in ((CURVE_FILE, ("loss", "val_loss")), (REWARD_FILE, _reward_names(curves))):
+            if chosen := {name: curves[name] for name in names if name in curves}:
+                write_png(self.folder / file, chart(chosen))
 
     def _page(self, curves: Mapping[str, Curve]) -> str:
         title = escape(self.folder.name or "run")
         parts = [f"<h1>{title}</h1>", f"<p>{escape(self._facts(curves))}</p>"]
         groups = {"Loss": ("loss", "val_loss", "class_loss", "kd_loss"), "Learning rate": ("lr",)}
+        groups["Reward"] = _reward_names(curves)
         groups["Tool calls"] = tuple(name for name in curves if name.startswith("tool_eval/"))[: len(_COLOURS)]
         for heading, names in groups.items():
             chosen = {name: curves[name] for name in names if name in curves}
@@ -81,6 +82,11 @@ class RunSummary:
         ended = time.strftime("%Y-%m-%d %H:%M")
         seconds = time.time() - self.started
         return f"{steps} steps, ended {ended} after {seconds:.0f} s; torch {torch.__version__}, {device}"
+
+
+def _reward_names(curves: Mapping[str, Curve]) -> tuple[str, ...]:
+    """The rewards among a run's metrics, no more than there are colours."""
+    return tuple(name for name in curves if name == "reward" or name.startswith("reward/"))[: len(_COLOURS)]
 
 
 def read_curves(path: Path) -> dict[str, Curve]:

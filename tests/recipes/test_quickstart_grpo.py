@@ -1,0 +1,78 @@
+"""The quickstart's run on rewards: its tools, and its first steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _tiny import ASSETS, CONFIGS
+from omegaconf import DictConfig, OmegaConf
+
+from recipes.grpo import CONFIG_KEYS, GRPORecipe
+from recipes.quickstart.conversations import TOOLS
+from recipes.quickstart.recorded import RecordedTools
+from torchtune.config import check_keys
+from torchtune.rlhf.tools import Toolbox
+from torchtune.training._run_summary import read_curves
+
+pytestmark = pytest.mark.recipes
+ROWS = [json.loads(line) for line in (ASSETS / "data" / "train.jsonl").read_text().splitlines()[:200]]
+
+
+def load(**settings: Any) -> DictConfig:
+    cfg = OmegaConf.load(CONFIGS / "quickstart" / "tool_calling_grpo.yaml")
+    assert isinstance(cfg, DictConfig)
+    for key, value in settings.items():
+        OmegaConf.update(cfg, key.replace("__", "."), value, merge=not isinstance(value, list))
+    return cfg
+
+
+def test_every_recorded_call_gets_its_result_and_any_other_an_error() -> None:
+    tools = RecordedTools()
+    answered = 0
+    for row in ROWS:
+        tools.reset(row)
+        results = {m["tool_call_id"]: m["content"] for m in row["messages"] if m["role"] == "tool"}
+        for call in [call for m in row["messages"] for call in m.get("tool_calls") or []]:
+            arguments = json.loads(call["function"]["arguments"])
+            assert getattr(tools, call["function"]["name"])(**arguments) == results[call["id"]]
+            answered += 1
+        with pytest.raises(LookupError, match="get_order knows nothing about .*none"):
+            tools.get_order("none")
+    assert answered > 150
+
+
+def test_the_environment_offers_the_tools_of_the_rows() -> None:
+    def names(schema: dict[str, Any]) -> tuple[str, str, dict[str, str], list[str]]:
+        function = schema["function"]
+        types = {
+            name: value.get("type") for name, value in function["parameters"]["properties"].items() if name != "unit"
+        }
+        return function["name"], function["description"], types, function["parameters"]["required"]
+
+    toolbox = Toolbox(environment=RecordedTools)
+    offered = {schema["function"]["name"]: schema for schema in toolbox.schemas}
+    toolbox.close()
+    assert {name: names(schema) for name, schema in offered.items()} == {n: names(s) for n, s in TOOLS.items()}
+
+
+def test_the_first_two_steps_run(tmp_path: Path) -> None:
+    cfg = load(
+        output_dir=str(tmp_path), assets=str(ASSETS), base_model_path=str(ASSETS / "model"), batch_size=2, grpo_samples=2,
+        num_steps=2, epochs=1, max_generated_tokens=8, eval_tool_calls__dataset__max_cases=2, eval_tool_calls__max_new_tokens=4,
+        eval_tool_calls__every_n_steps=None,
+    )  # fmt: skip
+    assert check_keys(cfg, CONFIG_KEYS, strict=True) == []
+    recipe = GRPORecipe(cfg)
+    recipe.setup()
+    recipe.train()
+    recipe.cleanup()
+    assert recipe.global_step == 2
+    assert list(recipe.tool_scores) == ["before", "after"]
+    assert [step for step, _ in read_curves(tmp_path / "metrics.jsonl")["reward"]] == [1, 2]
+    page = (tmp_path / "summary.html").read_text()
+    assert "<h2>Reward</h2>" in page
+    pytest.importorskip("PIL")
+    assert (tmp_path / "reward_curve.png").stat().st_size > 1000
