@@ -28,8 +28,11 @@ html_favicon = "_static/favicon.svg"
 html_css_files = ["formats.css"]
 exclude_patterns = ["_build"]
 
-# The pages of the chat formats are made from the formats.
 sys.path.insert(0, str(Path(__file__).parent))
-from format_pages import write_pages  # noqa: E402
 
-write_pages(Path(__file__).parent / "formats")
+
+def setup(app: object) -> None:
+    """Writes the pages of the chat formats, from the formats themselves, before Sphinx looks for pages."""
+    from format_pages import write_pages
+
+    write_pages(Path(__file__).parent / "formats")
