@@ -11,7 +11,7 @@ the key was simply not there: ``{"location": "Oslo"}`` beside ``{"order_id": 7}`
 - Else it is padding if the row looks like Arrow's (:func:`looks_padded`), and real if not. Where the tool has no schema,
   calls of different tools with all the same argument names are a sign of padding too.
 - In a tool's schema null is a value of ``default`` and ``const`` only, and of a list. Elsewhere it is padding. Such a
-  null is real where null is allowed beside it, or where the row does not look like Arrow's.
+  null is real where null is allowed beside it, or where the row, its tools too, does not look like Arrow's.
 
 ``nulls="keep"`` keeps every null, ``nulls="drop"`` drops every null of an object. Items of lists are always kept.
 """
@@ -59,8 +59,19 @@ def unpad_tools(tools: Any, *, padded: bool, nulls: Nulls = "auto") -> Any:
     if isinstance(tools, Mapping):
         return _unpad_schema(tools, padded=padded, drop=nulls == "drop")
     if isinstance(tools, Sequence) and not isinstance(tools, str):
+        padded = padded and _share_keys(tools)
         return [unpad_tools(tool, padded=padded, nulls=nulls) for tool in tools]
     return tools
+
+
+def _share_keys(tools: Sequence[Any]) -> bool:
+    """Whether all tools have the same keys, and arguments of the same names, as padding makes them."""
+    levels: list[Any] = [tool.get("function", tool) for tool in tools if isinstance(tool, Mapping)]
+    for key in ("parameters", "properties"):
+        if not _same_keys(levels):
+            return False
+        levels = [level[key] for level in levels if isinstance(level.get(key), Mapping)]
+    return _same_keys(levels)
 
 
 def unpad_calls(

@@ -183,26 +183,32 @@ def _sorted(value: dict[str, Any]) -> list[tuple[str, Any]]:
     return sorted(value.items(), key=lambda item: str(item[0]).lower())
 
 
-def _write_object(w: Writer, value: dict[str, Any], part: Any) -> None:
+def _write_object(w: Writer, value: dict[str, Any], part: Any, quoted: bool = False) -> None:
     w.text("{", part)
     for at, (key, inner) in enumerate(_sorted(value)):
-        w.text("," * (at > 0) + f"{key}:", part)
-        _write_value(w, inner, part)
+        w.text("," * (at > 0), part)
+        if quoted:
+            _write_value(w, str(key), part)
+        else:
+            w.text(str(key), part)
+        w.text(":", part)
+        _write_value(w, inner, part, quoted)
     w.text("}", part)
 
 
-def _write_value(w: Writer, value: Any, part: Any) -> None:
+def _write_value(w: Writer, value: Any, part: Any, quoted: bool = False) -> None:
+    """A JSON value; ``quoted`` writes the keys of objects as strings, as the template does inside schemas."""
     if isinstance(value, str):
         w.lit(_QUOTE, part)
         w.text(value, part)
         w.lit(_QUOTE, part)
     elif isinstance(value, dict):
-        _write_object(w, value, part)
+        _write_object(w, value, part, quoted)
     elif isinstance(value, list):
         w.text("[", part)
         for at, inner in enumerate(value):
             w.text("," * (at > 0), part)
-            _write_value(w, inner, part)
+            _write_value(w, inner, part, quoted)
         w.text("]", part)
     else:
         words = {True: "true", False: "false", None: "null"}
@@ -254,7 +260,7 @@ def _write_schema(w: Writer, schema: dict[str, Any]) -> None:
         _write_value(w, schema["description"], None)
     if kind == "STRING" and schema.get("enum"):
         key("enum")
-        _write_value(w, list(schema["enum"]), None)
+        _write_value(w, list(schema["enum"]), None, quoted=True)
     if kind == "ARRAY" and isinstance(schema.get("items"), dict) and schema["items"]:
         key("items")
         _write_items(w, schema["items"])
@@ -289,7 +295,7 @@ def _write_items(w: Writer, items: dict[str, Any]) -> None:
         elif key == "type":
             _write_value(w, value.upper() if isinstance(value, str) else [str(one).upper() for one in value], None)
         else:
-            _write_value(w, value, None)
+            _write_value(w, value, None, quoted=True)
     w.text("}", None)
 
 

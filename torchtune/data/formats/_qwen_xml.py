@@ -249,11 +249,23 @@ class Nemotron3(Qwen3_5):
             return
         Qwen3Coder.write_system(self, w, chat, system if system and system.text else None)
 
+    def describe(self, function: dict[str, Any]) -> str:
+        """A tool in tags: choices follow the description, the required names come last."""
+        parameters = function.get("parameters")
+        if isinstance(parameters, dict):
+            properties = parameters.get("properties") or {}
+            first = {k: {"enum": s["enum"], **s} if "enum" in s else s for k, s in properties.items()}
+            parameters = {**parameters, "properties": first} if properties else dict(parameters)
+            if "required" in parameters:
+                parameters["required"] = parameters.pop("required")
+            function = {**function, "parameters": parameters}
+        return super().describe(function)
+
     def write_answer(self, w: Writer, chat: Chat, turn: Turn, at: int) -> None:
         opening, thought, closing, content = self._parts(turn)
         if at < chat.last("user") and closing:
+            content = content.strip() if turn.calls else closing.partition("</think>")[2] + content
             opening, thought, closing = "<think></think>", "", ""
-            content = content.strip() if turn.calls else content
         write_thought(w, thought, self.given(chat), opening, closing)
         content = content.rstrip() if opening or closing else content.strip()
         w.text(content)
