@@ -1,97 +1,117 @@
-"""What an import brings along. Each check runs in a process of its own."""
+"""What an import brings along. Each module of the package is imported in a process of its own."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-LOADED = "import sys, json; import {module}; print(json.dumps(sorted({{m.partition('.')[0] for m in sys.modules}})))"
+ROOT = Path(__file__).parents[1]
+
+#: Loaded where they are used, never by an import.
+LATE = set(
+    [
+        "PIL",
+        "datasets",
+        "huggingface_hub",
+        "hf_xet",
+        "httpx",
+        "requests",
+        "jinja2",
+        "jsonschema",
+        "lm_eval",
+        "pandas",
+        "psutil",
+        "pyarrow",
+        "rich",
+        "safetensors",
+        "sentencepiece",
+        "tiktoken",
+        "tokenizers",
+        "torchao",
+        "torchdata",
+        "torchvision",
+        "tqdm",
+        "transformers",
+    ]
+) | {"comet_ml", "mlflow", "tensorboard", "trackio", "wandb"}
+
+#: With all that is below them: the command line, configs and text. What pads batches is the one exception.
+WITHOUT_TORCH = ["_cli", "_config_index", "_recipe_registry", "config", "data", "recipe_interfaces", "utils"]
+WITH_TORCH = {"torchtune.data._collate"}
 
 
-def loaded_by(module: str) -> set[str]:
+def imported(*arguments: str) -> dict[str, dict[str, Any]]:
+    """Module -> what its import brought in, printed and set."""
     result = subprocess.run(
-        [sys.executable, "-c", LOADED.format(module=module)], capture_output=True, text=True, timeout=120
+        [sys.executable, str(ROOT / "tests" / "import_zygote.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""},
     )
     assert result.returncode == 0, result.stderr
-    lines = result.stdout.strip().splitlines()
-    assert len(lines) == 1, f"something was printed on import of {module}: {lines[:-1]}"
-    return set(json.loads(lines[0]))
+    return json.loads(result.stdout)
 
 
-HEAVY = {"torchao", "torchvision", "datasets", "pandas", "pyarrow", "transformers", "huggingface_hub", "PIL"}
+@pytest.fixture(scope="module")
+def modules() -> dict[str, dict[str, Any]]:
+    return imported("torchtune", "--preload", "torch")
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "torchtune",
-        "torchtune.data",
-        "torchtune.data.formats",
-        "torchtune._cli.tune",
-        "torchtune._recipe_registry",
-        "torchtune.config",
-    ],
-)
-def test_module_imports_without_torch(module: str) -> None:
-    assert not loaded_by(module) & (HEAVY | {"torch", "numpy"})
+def test_every_module_is_imported(modules: dict[str, dict[str, Any]]) -> None:
+    files = {path.relative_to(ROOT).with_suffix("") for path in (ROOT / "torchtune").rglob("*.py")}
+    names = {".".join(path.parent.parts if path.name == "__init__" else path.parts) for path in files}
+    assert set(modules) == {name for name in names if not name.endswith("__main__")}
+    assert {name: seen["error"] for name, seen in modules.items() if seen["error"]} == {}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "torchtune.modules",
-        "torchtune.modules.peft",
-        "torchtune.modules.loss",
-        "torchtune.modules.transforms.tokenizers",
-        "torchtune.models.llama3_2",
-        "torchtune.models.qwen3",
-        "torchtune.generation",
-        "torchtune.datasets",
-        "torchtune.training",
-        "torchtune.utils",
-    ],
-)
-def test_module_imports_nothing_heavy_but_torch(module: str) -> None:
-    assert not loaded_by(module) & HEAVY
+def test_no_module_brings_in_more_than_torch(modules: dict[str, dict[str, Any]]) -> None:
+    assert {name: heavy for name, seen in modules.items() if (heavy := LATE & set(seen["new"]))} == {}
 
 
-EVERY_MODULE = """
-import contextlib, importlib, io, json, os, pkgutil, sys
-import torch
-environment, loaded = dict(os.environ), set(sys.modules)
-import torchtune
-names = [m.name for m in pkgutil.walk_packages(torchtune.__path__, "torchtune.") if not m.name.endswith("__main__")]
-printed = io.StringIO()
-with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-    for name in names:
-        importlib.import_module(name)
-new = sorted({m.partition(".")[0] for m in set(sys.modules) - loaded})
-print(json.dumps({"names": len(names), "new": new, "printed": printed.getvalue(), "same": dict(os.environ) == environment}))
-"""
+@pytest.mark.parametrize("what", ["printed", "changed"])
+def test_no_module_prints_or_sets_an_environment_variable(what: str, modules: dict[str, dict[str, Any]]) -> None:
+    assert {name: seen[what] for name, seen in modules.items() if seen[what]} == {}
 
 
-def test_all_modules_together_bring_in_nothing_heavy_print_nothing_and_set_no_variable() -> None:
-    result = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
-    assert found["names"] > 300 and found["same"] and found["printed"] == ""
-    assert not set(found["new"]) & (
-        HEAVY | {"tokenizers", "sentencepiece", "tiktoken", "jinja2", "wandb", "tensorboard"}
+def test_the_command_line_configs_and_text_never_load_torch() -> None:
+    seen = imported(*(f"torchtune.{name}" for name in WITHOUT_TORCH))
+    assert len(seen) > 60 and not any(found["error"] for found in seen.values())
+    forbidden = LATE | {"torch", "numpy"}
+    assert {name for name, found in seen.items() if forbidden & set(found["new"])} == WITH_TORCH
+
+
+def test_a_module_that_prints_sets_a_variable_or_loads_a_library_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "loud").mkdir()
+    (tmp_path / "loud" / "__init__.py").write_text("")
+    (tmp_path / "loud" / "a.py").write_text(
+        "import os, sqlite3\nprint('hello')\nos.environ['LOUD'] = '1'\nimport helper\n"
     )
+    (tmp_path / "loud" / "b.py").write_text("import os\nos.write(2, b'straight')\n")
+    (tmp_path / "loud" / "c.py").write_text("raise RuntimeError('no')")
+    (tmp_path / "helper.py").write_text("")
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "import_zygote.py"), "loud"],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(tmp_path)},
+    )
+    seen = json.loads(result.stdout)
+    assert seen["loud"] == {"new": ["loud"], "printed": "", "changed": [], "error": None}
+    assert seen["loud.a"] == {"new": ["helper", "loud"], "printed": "hello\n", "changed": ["LOUD"], "error": None}
+    assert seen["loud.b"]["printed"] == "straight" and seen["loud.b"]["new"] == ["loud"]
+    assert "RuntimeError: no" in seen["loud.c"]["error"]
 
 
 def test_the_package_imports_in_a_fifth_of_a_second() -> None:
-    code = "import sys, time; start = time.process_time(); import torchtune; print(time.process_time() - start)"
-    taken = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) for _ in range(3)
-    ]
-    assert min(taken) < 0.2
-
-
-def test_import_sets_no_environment_variable() -> None:
-    code = "import os; before = dict(os.environ); import torchtune, torchtune.training, torchtune.datasets; assert dict(os.environ) == before"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
+    code = "import sys, time; start = time.process_time(); import torchtune; print(time.process_time() - start, *sys.modules)"
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(3)]
+    assert min(float(run.split()[0]) for run in runs) < 0.2
+    brought = {name.partition(".")[0] for name in runs[0].split()[1:]} - set(sys.stdlib_module_names)
+    assert not brought & (LATE | {"torch", "numpy", "omegaconf"})
