@@ -13,32 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 #: Loaded where they are used, never by an import.
-LATE = set(
-    [
-        "PIL",
-        "datasets",
-        "huggingface_hub",
-        "hf_xet",
-        "httpx",
-        "requests",
-        "jinja2",
-        "jsonschema",
-        "lm_eval",
-        "pandas",
-        "psutil",
-        "pyarrow",
-        "rich",
-        "safetensors",
-        "sentencepiece",
-        "tiktoken",
-        "tokenizers",
-        "torchao",
-        "torchdata",
-        "torchvision",
-        "tqdm",
-        "transformers",
-    ]
-) | {"comet_ml", "mlflow", "tensorboard", "trackio", "wandb"}
+# fmt: off
+LATE = {
+    "PIL", "datasets", "huggingface_hub", "hf_xet", "httpx", "requests", "jinja2", "jsonschema", "lm_eval", "pandas", "psutil",
+    "pyarrow", "rich", "safetensors", "sentencepiece", "tiktoken", "tokenizers", "torchao", "torchdata", "torchvision", "tqdm",
+    "transformers", "comet_ml", "mlflow", "tensorboard", "trackio", "wandb",
+}
+# fmt: on
 
 #: With all that is below them: the command line, configs and text. What pads batches is the one exception.
 WITHOUT_TORCH = ["_cli", "_config_index", "_recipe_registry", "config", "data", "recipe_interfaces", "utils"]
