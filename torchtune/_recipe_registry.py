@@ -15,7 +15,12 @@ from torchtune._config_index import CONFIGS
 
 @dataclass
 class Config:
-    """A config: its name for the command line, and its file under ``recipes/configs``."""
+    """A config: its name for the command line, and its file under ``recipes/configs``.
+
+    Args:
+        name: such as ``llama3_2/1B_lora``.
+        file_path: its file, relative to ``recipes/configs``.
+    """
 
     name: str
     file_path: str
@@ -23,7 +28,14 @@ class Config:
 
 @dataclass
 class Recipe:
-    """A recipe: its name for the command line, its file under ``recipes``, its configs."""
+    """A recipe: its name for the command line, its file under ``recipes``, its configs.
+
+    Args:
+        name: such as ``lora_finetune_single_device``.
+        file_path: its file, relative to ``recipes``.
+        configs: the configs that ``tune ls`` lists for it.
+        supports_distributed: whether ``tune run`` may start it with torchrun.
+    """
 
     name: str
     file_path: str

@@ -49,6 +49,9 @@ def format_content_with_images(content: str, *, image_tag: str, images: list[PIL
         image_tag: what stands where an image goes.
         images: the images, in the order of the tags.
 
+    Returns:
+        Parts ``{"type": "text" | "image", "content": ...}``, in order; empty texts are left out.
+
     Raises:
         ValueError: if there are more or fewer tags than images.
     """
@@ -199,6 +202,9 @@ def get_dataloader(
         parallel_method: ``thread`` or ``process`` workers.
         prefetch_factor: batches made ahead; None or 0 makes none.
         pin_memory: copy batches to pinned memory.
+
+    Returns:
+        An iterable of batches, with ``state_dict`` and ``load_state_dict``.
     """
     from torchdata.nodes import Batcher, Loader, Mapper, ParallelMapper, PinMemory, Prefetcher
 

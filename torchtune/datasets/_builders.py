@@ -148,6 +148,10 @@ def instruct_dataset(
         load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...; ``streaming=True`` reads rows while
             training, and more: see :func:`build_dataset`.
 
+    Returns:
+        A dataset of the source's rows, read when they are asked for; packs of them where ``packed`` is set, a stream of
+            them with ``streaming=True``.
+
     Raises:
         ValueError: if ``packed`` and the tokenizer has no ``max_seq_len``.
     """
@@ -201,6 +205,10 @@ def chat_dataset(
         builtin_tools: names that may be called without being among the tools, such as ``brave_search`` of Llama 3.1.
         load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...; ``streaming=True`` reads rows while
             training, and more: see :func:`build_dataset`.
+
+    Returns:
+        A dataset of the source's rows, read when they are asked for; packs of them where ``packed`` is set, a stream of
+            them with ``streaming=True``.
 
     Raises:
         ValueError: if the style is unknown, ``tools`` are no tools, or ``packed`` and the tokenizer has no
@@ -318,6 +326,10 @@ def text_completion_dataset(
         max_seq_len: texts are cut to one token less. Default: the tokenizer's.
         load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...; ``streaming=True`` reads rows while
             training, and more: see :func:`build_dataset`.
+
+    Returns:
+        A dataset of the source's rows, read when they are asked for; packs of them where ``packed`` is set, a stream of
+            them with ``streaming=True``.
 
     Raises:
         ValueError: if ``packed`` and there is no ``max_seq_len``.

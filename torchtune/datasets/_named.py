@@ -42,6 +42,9 @@ def alpaca_dataset(
         filter_fn: keeps the rows for which it is true.
         split: the split, or a slice of it such as ``"train[:5%]"``.
         load_dataset_kwargs: for ``datasets.load_dataset``.
+
+    Returns:
+        The samples; see :func:`instruct_dataset`.
     """
     transform = AlpacaToMessages(train_on_input=train_on_input, column_map=column_map)
     return sft_dataset(tokenizer, source, transform, packed, filter_fn=filter_fn, split=split, **load_dataset_kwargs)
@@ -133,6 +136,9 @@ def slimorca_dataset(
         filter_fn: keeps the rows for which it is true.
         split: the split, or a slice of it such as ``"train[:5%]"``.
         load_dataset_kwargs: for ``datasets.load_dataset``.
+
+    Returns:
+        The samples; see :func:`chat_dataset`.
     """
     transform = ShareGPTToMessages(
         train_on_input=train_on_input, column_map=column_map, new_system_prompt=new_system_prompt
@@ -226,6 +232,9 @@ def stack_exchange_paired_dataset(
         filter_fn: keeps the rows for which it is true.
         split: the split, or a slice of it such as ``"train[:5%]"``.
         load_dataset_kwargs: for ``datasets.load_dataset``, such as ``data_dir="data/rl"``.
+
+    Returns:
+        A dataset of pairs; see :func:`preference_dataset`.
     """
     return PreferenceDataset(
         source=source,
@@ -267,9 +276,10 @@ def wikitext_dataset(
     split: str = "train",
     **load_dataset_kwargs: Any,
 ) -> TextCompletionDataset | PackedDataset:
-    """Articles of Wikipedia as plain texts; ``subset`` is ``"wikitext-103-v1"`` or ``"wikitext-2-v1"``.
+    """Articles of Wikipedia as plain texts; see :func:`text_completion_dataset`.
 
-    See :func:`text_completion_dataset`.
+    Args:
+        subset: ``"wikitext-103-v1"`` or ``"wikitext-2-v1"``.
     """
     return text_completion_dataset(
         tokenizer,

@@ -279,20 +279,41 @@ class PackedStream(IterableDataset):
         return bool(getattr(self.stream, "repeat", False))
 
     def joined_with(self, stream: Stream) -> PackedStream:
-        """Packs of another stream, with the same options."""
+        """Packs of another stream, with the same options.
+
+        Args:
+            stream: where the other rows come from.
+
+        Returns:
+            A new packed stream; this one stays as it is.
+        """
         options = {name: value for name, value in self._options.items() if name != "progress"}
         return PackedStream(stream, buffer_packs=self.buffer_packs, **options)
 
     def split(self, num_replicas: int, rank: int) -> None:
-        """Which share of the rows this process gets, from the next iteration on."""
+        """Which share of the rows this process gets, from the next iteration on.
+
+        Args:
+            num_replicas: processes that share the rows.
+            rank: number of this one, from 0.
+        """
         self.stream.split(num_replicas, rank)
 
     def order(self, shuffle: bool, seed: int) -> None:
-        """Whether rows are shuffled, and by which seed; from the next iteration on."""
+        """Whether rows are shuffled, and by which seed; from the next iteration on.
+
+        Args:
+            shuffle: whether rows are shuffled.
+            seed: the same on all ranks.
+        """
         self.stream.order(shuffle, seed)
 
     def set_epoch(self, epoch: int) -> None:
-        """Use the order of another epoch, from the next iteration on."""
+        """Use the order of another epoch, from the next iteration on.
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
         self.stream.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -300,7 +321,11 @@ class PackedStream(IterableDataset):
         return dict(self._state or {"stream": self.stream.state_dict(), "packs": 0})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Start the next iteration with the pack after those that another had given."""
+        """Start the next iteration with the pack after those that another had given.
+
+        Args:
+            state_dict: what :meth:`state_dict` returned.
+        """
         self._state = dict(state_dict)
         self.stream.load_state_dict(state_dict["stream"])
 

@@ -121,6 +121,9 @@ def preference_dataset(
         filter_fn: keeps the rows for which it is true.
         split: the split, or a slice of it such as ``"train[:5%]"``.
         load_dataset_kwargs: for ``datasets.load_dataset``; ``streaming=True`` reads rows while training.
+
+    Returns:
+        A dataset of pairs, tokenized: ``chosen_input_ids``, ``chosen_labels`` and the same for ``rejected``.
     """
     transforms: dict[str, Any] = {
         "message_transform": ChosenRejectedToMessages(

@@ -142,12 +142,25 @@ class StreamingDataset(Stream):
         return _RowFlow(self, epoch, state)
 
     def rows(self, epoch: int, state: Mapping[str, Any] | None) -> RowStream:
-        """The raw rows of one pass."""
+        """The raw rows of one pass.
+
+        Args:
+            epoch: number of the pass; with a seed each has its own order.
+            state: where to go on; None is the start.
+        """
         window = _WINDOW if self._seed is None else self._buffer
         return RowStream(self._openers, window=window, seed=self._seed, epoch=epoch, keep=self._filter, state=state)
 
     def sample(self, reader: Any, raw: Any) -> Any:
-        """The sample of a raw row; errors say which row of which file."""
+        """The sample of a raw row; errors say which row of which file.
+
+        Args:
+            reader: the file that the row is of.
+            raw: the row as it stands there, with its number.
+
+        Raises:
+            ValueError: if the row can't be read or prepared.
+        """
         row = parse_row(reader, raw)
         if self._prepare is None:
             return row
@@ -247,6 +260,12 @@ def combine_datasets(datasets: Sequence[Any]) -> Any:
     """Several datasets as one: streams interleaved by their weights, others one after another.
 
     Packed streams are interleaved before they are packed, with the options of the first.
+
+    Args:
+        datasets: at least one; all streams, or none.
+
+    Returns:
+        A :class:`ConcatDataset`, an :class:`InterleavedDataset`, or a :class:`PackedStream`.
 
     Raises:
         ValueError: if some are streams, or packed, and some are not.

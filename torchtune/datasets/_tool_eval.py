@@ -52,6 +52,9 @@ def tool_eval_dataset(
         split: the split, or a slice of it such as ``"train[:5%]"``.
         load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...
 
+    Returns:
+        The cases, in the order of the rows.
+
     Raises:
         ValueError: if the style is unknown, or a row cannot be read, with file and row in front.
     """

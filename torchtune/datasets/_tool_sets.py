@@ -395,6 +395,10 @@ def tool_calling_dataset(
         builtin_tools: see :func:`chat_dataset`.
         load_dataset_kwargs: as for :func:`chat_dataset`, ``streaming`` too.
 
+    Returns:
+        A dataset of the source's rows, read when they are asked for; packs of them where ``packed`` is set, a stream of
+            them with ``streaming=True``.
+
     Raises:
         ValueError: if the style is unknown, or there is no source.
     """

@@ -37,6 +37,7 @@ LORA_PARAMETERS: dict[str, tuple[Any, Any, str]] = {
     "scaler_block_size": (int, None, "NF4: weights that share one scale of scales; None is 256."),
 }
 SIZE_PARAMETERS: dict[str, str] = {
+    "lora_modules": "attention projections that get an adapter, by name.",
     "vocab_size": "number of tokens.",
     "num_layers": "number of layers.",
     "num_heads": "number of query heads.",
@@ -349,7 +350,8 @@ def lora_attention_builder(
         adapter = Adapter.of(lora_modules, **{k: v for k, v in kwargs.items() if k not in size_names})
         return self_attention(spec, adapter, spec.rope(dim=spec.head_size, max_seq_len=spec.max_seq_len))
 
-    doc = f"Build one self-attention layer of {title}, ``[b, s, d] -> [b, s, d]``, with adapters on ``lora_modules``."
+    returns = "nn.Module: ``[b, s, embed_dim] -> [b, s, embed_dim]``."
+    doc = _docstring(f"Build one self-attention layer of {title} with adapters.", parameters, None, returns=returns)
     return make_function(name, module, parameters, doc, build)
 
 

@@ -92,6 +92,9 @@ def prompt_dataset(
         split: the split, or a slice of it such as ``"train[:5%]"``.
         load_dataset_kwargs: for ``datasets.load_dataset``.
 
+    Returns:
+        A dataset of prompts with the answers that the rows have.
+
     Raises:
         ValueError: if the style is unknown.
     """

@@ -59,12 +59,30 @@ def get_rewards_ppo(
 
 
 def masked_sum(x: torch.Tensor, mask: torch.Tensor, dim: int | None = None) -> torch.Tensor:
-    """Sum of the values that the mask selects, over one dimension or (``dim=None``) all."""
+    """Sum of the values that the mask selects, over one dimension or (``dim=None``) all.
+
+    Args:
+        x: values.
+        mask: True for the values that count; the shape of ``x``.
+        dim: the dimension; None is all.
+
+    Returns:
+        The sum, without the dimension ``dim``.
+    """
     return torch.where(mask, x, torch.zeros_like(x)).sum(dim=dim)
 
 
 def masked_mean(x: torch.Tensor, mask: torch.Tensor, dim: int | None = None) -> torch.Tensor:
-    """Mean of the values that the mask selects, over one dimension or (``dim=None``) all; 0 where it selects none."""
+    """Mean of the values that the mask selects, over one dimension or (``dim=None``) all; 0 where it selects none.
+
+    Args:
+        x: values.
+        mask: True for the values that count; the shape of ``x``.
+        dim: the dimension; None is all.
+
+    Returns:
+        The mean, without the dimension ``dim``.
+    """
     return masked_sum(x, mask, dim) / (mask.sum(dim=dim) + _EPS)
 
 

@@ -43,7 +43,17 @@ def logits_to_logprobs(logits: torch.Tensor, sequences: torch.Tensor, temperatur
 def batched_logits_to_logprobs(
     logits: torch.Tensor, sequences: torch.Tensor, temperature: float = 1.0, chunk_size: int = 4
 ) -> torch.Tensor:
-    """:func:`logits_to_logprobs`, ``chunk_size`` rows at a time, for less memory."""
+    """:func:`logits_to_logprobs`, ``chunk_size`` rows at a time, for less memory.
+
+    Args:
+        logits: ``[b, s, v]``.
+        sequences: ids ``[b, s]``.
+        temperature: logits are divided by it.
+        chunk_size: rows at a time.
+
+    Returns:
+        Log-probabilities of the ids ``[b, s]``.
+    """
     if logits.shape[0] == 0:
         return logits_to_logprobs(logits, sequences, temperature)
     pairs = zip(logits.split(chunk_size), sequences.split(chunk_size), strict=True)

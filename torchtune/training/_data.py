@@ -56,7 +56,11 @@ class ResumableSampler(Sampler[int]):
         self._start = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Use the order of another epoch, from the next iteration on."""
+        """Use the order of another epoch, from the next iteration on.
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -82,7 +86,11 @@ class ResumableSampler(Sampler[int]):
         return {"epoch": self.epoch, "rows_read": self._yielded * self.num_replicas}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Start the next iteration at a position, also one that another number of ranks had reached."""
+        """Start the next iteration at a position, also one that another number of ranks had reached.
+
+        Args:
+            state_dict: what :meth:`state_dict` returned, on any rank.
+        """
         self.epoch = state_dict["epoch"]
         self._start = state_dict["rows_read"] // self.num_replicas
 
@@ -190,7 +198,12 @@ def build_dataloader(
 
 
 def set_epoch(loader: Any, epoch: int) -> None:
-    """Tell a loader's sampler, or its dataset, which epoch comes next."""
+    """Tell a loader's sampler, or its dataset, which epoch comes next.
+
+    Args:
+        loader: what :func:`build_dataloader` gave.
+        epoch: number of the epoch, from 0.
+    """
     parts: list[Any] = [getattr(loader, "sampler", None), getattr(loader, "dataset", None)]
     for part in parts:
         if hasattr(part, "set_epoch"):
@@ -205,6 +218,9 @@ def steps_per_epoch(loader: Any, accumulation_steps: int = 1, max_steps: int | N
         loader: what :func:`build_dataloader` gives.
         accumulation_steps: batches in a step.
         max_steps: the config's ``max_steps_per_epoch``; None or 0: no limit.
+
+    Returns:
+        The number; the last step of an epoch may have fewer batches.
 
     Raises:
         ValueError: if there is no limit and the data is a stream, which has no length.
@@ -223,6 +239,10 @@ def steps_per_epoch(loader: Any, accumulation_steps: int = 1, max_steps: int | N
 def check_validation_ends(loader: Any, max_batches: int | None) -> None:
     """Holds that validation data ends.
 
+    Args:
+        loader: the validation loader; None if there is none.
+        max_batches: the config's ``run_val_max_batches``.
+
     Raises:
         ValueError: if it is a stream that repeats, and nothing limits it.
     """
@@ -236,6 +256,12 @@ def loader_state(loader: Any) -> dict[str, Any]:
     """A loader's state for a checkpoint that one rank writes. Call it on all ranks.
 
     Streams may stand at other places on other ranks; then there is a state for each.
+
+    Args:
+        loader: what :func:`build_dataloader` gave.
+
+    Returns:
+        The state, for :func:`load_loader_state`.
     """
     state = loader.state_dict()
     if not isinstance(loader.dataset, IterableDataset) or not (dist.is_available() and dist.is_initialized()):
@@ -247,6 +273,10 @@ def loader_state(loader: Any) -> dict[str, Any]:
 
 def load_loader_state(loader: Any, state: dict[str, Any]) -> None:
     """Sets a loader to a state of :func:`loader_state`, the one of this rank where there is one for each.
+
+    Args:
+        loader: what :func:`build_dataloader` gave.
+        state: what :func:`loader_state` gave.
 
     Raises:
         ValueError: if a packed stream had another number of ranks.

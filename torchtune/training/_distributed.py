@@ -76,7 +76,15 @@ def set_torch_num_threads() -> None:
 
 
 def all_reduce_sum(tensor: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
-    """Sum a tensor over the ranks, in place; without a process group it stays as it is."""
+    """Sum a tensor over the ranks, in place; without a process group it stays as it is.
+
+    Args:
+        tensor: changed in place.
+        group: the ranks; None is all.
+
+    Returns:
+        The tensor.
+    """
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(tensor, op=dist.ReduceOp.SUM, group=group)
     return tensor

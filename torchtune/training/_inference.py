@@ -52,7 +52,11 @@ def load_model(cfg: DictConfig, device: torch.device, dtype: torch.dtype) -> nn.
 
 
 def is_quantized(tensor: Any) -> bool:
-    """Whether a tensor of a state dict is one of torchao's classes."""
+    """Whether a tensor of a state dict is one of torchao's classes.
+
+    Args:
+        tensor: any value of a state dict.
+    """
     return type(tensor).__module__.startswith("torchao.")
 
 

@@ -29,6 +29,9 @@ def token_loss(
         labels: ``[b, s]``.
         weights: factors on the labels' losses, ``[b, s]``.
 
+    Returns:
+        A scalar.
+
     Raises:
         ValueError: if there are weights and the loss takes none.
     """
@@ -58,7 +61,11 @@ class Objective:
         self.loss_fn = loss_fn
 
     def at_step(self, step: int) -> None:
-        """Prepares for an optimizer step, by its number from 0."""
+        """Prepares for an optimizer step, by its number from 0.
+
+        Args:
+            step: number of the step, from 0.
+        """
 
     def __call__(self, outputs: Any, labels: Tensor, batch: dict[str, Any], weights: Tensor | None = None) -> Tensor:
         """Mean loss per label that counts; in evaluation that of the labels alone.
@@ -224,6 +231,9 @@ def build_objective(
         load_teacher: gives the teacher with its weights; called if there is a ``teacher_model``.
         total_steps: optimizer steps of the run.
         seed: the same on all ranks.
+
+    Returns:
+        The plain loss where the config asks for nothing else.
 
     Raises:
         ValueError: if settings contradict each other or one is missing.

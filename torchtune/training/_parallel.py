@@ -54,6 +54,9 @@ class ParallelDims:
         Args:
             device_type: ``cuda`` or ``cpu``.
             keep_all: keep dimensions of size 1 too.
+
+        Returns:
+            The mesh, its views included.
         """
         sizes = {"dp_replicate": self.dp_replicate, "dp_shard": self.dp_shard, "cp": self.cp, "tp": self.tp}
         used = {name: size for name, size in sizes.items() if keep_all or size > 1} or {"dp_shard": 1}

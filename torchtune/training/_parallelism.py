@@ -86,7 +86,11 @@ class Parallelism:
             apply_context_parallel(model, self.mesh["cp"].get_group(), method)
 
     def shard(self, model: nn.Module) -> None:
-        """FSDP2 over the ranks of data and context parallel; with replicas, HSDP. One process is left as it is."""
+        """FSDP2 over the ranks of data and context parallel; with replicas, HSDP. One process is left as it is.
+
+        Args:
+            model: the model, changed in place.
+        """
         if self.mesh is None:
             return
         if self.dims.tp_enabled:
@@ -119,6 +123,9 @@ class Parallelism:
         Args:
             batch: ``tokens`` and ``labels`` ``[b, s]``, and what else the model takes.
             ignore_index: label of padding.
+
+        Returns:
+            The batch with this rank's slice of each sequence; the same batch where nothing is split.
 
         Raises:
             ValueError: if packed sequences don't divide: their masks aren't padded.

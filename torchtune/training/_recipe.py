@@ -155,7 +155,11 @@ class Trained:
         return create_optim_in_bwd_wrapper(model=self.model, optim_dict=optimizers)
 
     def schedule(self, num_training_steps: int) -> None:
-        """Makes the learning rate schedule that the config names, if it does."""
+        """Makes the learning rate schedule that the config names, if it does.
+
+        Args:
+            num_training_steps: optimizer steps of the run.
+        """
         if self.cfg.get("lr_scheduler") is None:
             return
         build = partial(config.instantiate, self.cfg.lr_scheduler, num_training_steps=num_training_steps)
@@ -253,7 +257,15 @@ class PolicyRecipe:
         self.tokenizer = config.instantiate(cfg.tokenizer)
 
     def train_model(self, model: str, checkpointer: str) -> Trained:
-        """A model to train, by the config keys of its component and its checkpointer."""
+        """A model to train, by the config keys of its component and its checkpointer.
+
+        Args:
+            model: config key of its component.
+            checkpointer: config key of its checkpointer.
+
+        Returns:
+            The model with its weights, optimizer and checkpointer.
+        """
         trained = Trained(
             self.cfg, model, checkpointer, device=self.device, dtype=self.dtype, seed=getattr(self, "seed", 0)
         )
@@ -266,6 +278,13 @@ class PolicyRecipe:
 
     def frozen_model(self, model: str, checkpointer: str) -> nn.Module:
         """A model that only answers, by the config keys of its component and its checkpointer.
+
+        Args:
+            model: config key of its component.
+            checkpointer: config key of its checkpointer.
+
+        Returns:
+            The model, in evaluation mode, without gradients.
 
         Raises:
             ValueError: if the checkpointer is missing.
@@ -282,7 +301,14 @@ class PolicyRecipe:
     def plan(
         self, steps_per_epoch: int, total_epochs: int, updates_per_step: int = 1, total_steps: int | None = None
     ) -> None:
-        """Says how long the run is, and makes what depends on that: schedules of learning rates and checkpoints."""
+        """Says how long the run is, and makes what depends on that: schedules of learning rates and checkpoints.
+
+        Args:
+            steps_per_epoch: recipe steps in an epoch.
+            total_epochs: epochs of the run.
+            updates_per_step: optimizer steps in a recipe step.
+            total_steps: recipe steps of the run, where it ends before its last epoch.
+        """
         self.steps_per_epoch, self.total_epochs = steps_per_epoch, total_epochs
         self.total_steps = total_steps or steps_per_epoch * total_epochs
         for trained in self.trained.values():
@@ -306,7 +332,14 @@ class PolicyRecipe:
         log.info("Resumed at step %d of %d, epoch %d of %d", *place)
 
     def after_step(self, epoch: int) -> None:
-        """Saves where a step of this epoch is one to save at; after a SIGTERM saves and ends the process with 0."""
+        """Saves where a step of this epoch is one to save at; after a SIGTERM saves and ends the process with 0.
+
+        Args:
+            epoch: number of the present epoch, from 0.
+
+        Raises:
+            SystemExit: after a SIGTERM.
+        """
         if self.stop.requested():
             self.save_checkpoint(dir_prefix="step")
             self.cleanup()
@@ -316,13 +349,22 @@ class PolicyRecipe:
             self.save_checkpoint(dir_prefix="step")
 
     def after_epoch(self, epoch: int) -> None:
-        """Counts an epoch, and saves where it is one to save at."""
+        """Counts an epoch, and saves where it is one to save at.
+
+        Args:
+            epoch: number of the epoch that has ended, from 0.
+        """
         self.epochs_run = epoch + 1
         if self.save_schedule.after_epoch(epoch):
             self.save_checkpoint()
 
     def save_checkpoint(self, dir_prefix: str = "epoch", **_: Any) -> None:
-        """Writes every trained model, and, if the run goes on, what a resume needs."""
+        """Writes every trained model, and, if the run goes on, what a resume needs.
+
+        Args:
+            dir_prefix: ``epoch`` or ``step``: what the folder is named after; with ``step`` the place in the data is
+                saved too.
+        """
         for trained in self.trained.values():
             progress = TrainingProgress(
                 seed=self.seed,

@@ -85,6 +85,9 @@ def shard_model(
 def validate_no_params_on_meta_device(model: nn.Module) -> None:
     """Check that every parameter and buffer has been loaded or initialised.
 
+    Args:
+        model: the model.
+
     Raises:
         RuntimeError: if one is still on the meta device.
     """

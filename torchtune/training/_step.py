@@ -21,6 +21,9 @@ def count_loss_tokens(
         labels: ``[b, s]``, as the loss gets them: label ``i`` is the token after token ``i``.
         ignore_index: label of what isn't trained.
         weights: factors on the labels' losses ``[b, s]``; such labels count as much as they weigh.
+
+    Returns:
+        A scalar tensor.
     """
     counts = labels != ignore_index
     return counts.sum() if weights is None else (counts * weights).sum()
@@ -100,6 +103,10 @@ class LossAccumulator:
     def add_normalized(self, loss: torch.Tensor, num_tokens: torch.Tensor | int) -> torch.Tensor:
         """Count a micro-batch that is a step of its own, where gradients are used up in the backward pass.
 
+        Args:
+            loss: mean loss of the micro-batch, a scalar.
+            num_tokens: labels that it is the mean of.
+
         Returns:
             The loss, scaled so that the gradients need no further factor.
         """
@@ -147,11 +154,25 @@ class CheckpointSchedule:
                 raise ValueError(f"save_{name} is {value}; expected a number from 1, or null")
 
     def after_step(self, steps_run: int) -> bool:
-        """Whether to save after so many optimizer steps."""
+        """Whether to save after so many optimizer steps.
+
+        Args:
+            steps_run: optimizer steps of the run.
+
+        Returns:
+            True where it is a multiple of ``every_n_steps``.
+        """
         return self.every_n_steps is not None and steps_run % self.every_n_steps == 0
 
     def after_epoch(self, epoch: int) -> bool:
-        """Whether to save after epoch number ``epoch`` (from 0); always after the last."""
+        """Whether to save after epoch number ``epoch`` (from 0); always after the last.
+
+        Args:
+            epoch: number of the epoch that has ended, from 0.
+
+        Returns:
+            True after the last and after every ``every_n_epochs``.
+        """
         if epoch + 1 >= self.total_epochs:
             return True
         return self.every_n_epochs is not None and (epoch + 1) % self.every_n_epochs == 0

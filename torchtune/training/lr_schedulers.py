@@ -21,6 +21,9 @@ def get_cosine_schedule_with_warmup(
         num_training_steps: steps in all; the rate is 0 there for ``num_cycles`` 0.5.
         num_cycles: waves of the cosine; 0.5 is one fall.
         last_epoch: number of the last step when going on, -1 at the start.
+
+    Returns:
+        The schedule; step it after each optimizer step.
     """
 
     def factor(step: int) -> float:
@@ -34,6 +37,9 @@ def get_cosine_schedule_with_warmup(
 
 def get_lr(optimizer: Optimizer | OptimizerInBackwardWrapper) -> float:
     """The learning rate of an optimizer whose parameter groups have the same one.
+
+    Args:
+        optimizer: the optimizer, or those of the backward pass.
 
     Raises:
         RuntimeError: if they differ.

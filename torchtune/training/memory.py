@@ -61,6 +61,9 @@ class OptimizerInBackwardWrapper:
     def load_state_dict(self, optim_ckpt_map: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` returned.
 
+        Args:
+            optim_ckpt_map: state of an optimizer by the name of its parameter.
+
         Raises:
             RuntimeError: if it has other parameters than this wrapper.
         """
@@ -72,16 +75,27 @@ class OptimizerInBackwardWrapper:
             raise RuntimeError(f"Expected to load optimizer state for params {missing}!")
 
     def get_optim_key(self, key: str) -> Any:
-        """A setting such as ``lr``, from the first optimizer."""
+        """A setting such as ``lr``, from the first optimizer.
+
+        Args:
+            key: name of the setting.
+        """
         return next(iter(self.optim_map.values())).param_groups[0][key]
 
     def set_lr_scheduler(self, lr_scheduler: LRScheduler) -> None:
-        """Follow a schedule that was made for one of the optimizers, from its present rate on."""
+        """Follow a schedule that was made for one of the optimizers, from its present rate on.
+
+        Args:
+            lr_scheduler: the schedule; the other optimizers get its rate.
+        """
         self.lr_scheduler = lr_scheduler
         self._spread_lr()
 
     def step_lr_scheduler(self, epoch: int | None = None) -> None:
         """Step the schedule and give its rate to every optimizer.
+
+        Args:
+            epoch: number of the step to go to; None goes one on.
 
         Raises:
             RuntimeError: if no schedule was set.
@@ -114,7 +128,11 @@ class OptimizerInBackwardWrapper:
         """Nothing: the steps are made in the backward pass."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Nothing: gradients are freed in the backward pass."""
+        """Nothing: gradients are freed in the backward pass.
+
+        Args:
+            set_to_none: taken, as optimizers do, and not used.
+        """
 
 
 class InBackwardSchedule:
@@ -143,7 +161,11 @@ class InBackwardSchedule:
         return self.scheduler.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was called."""
+        """Go on where :meth:`state_dict` was called.
+
+        Args:
+            state_dict: what :meth:`state_dict` returned.
+        """
         self.scheduler.load_state_dict(state_dict)
 
 
@@ -155,6 +177,9 @@ def create_optim_in_bwd_wrapper(
     Args:
         model: the model; its names are used.
         optim_dict: optimizer by parameter, for every trainable one.
+
+    Returns:
+        The wrapper, its optimizers by the names that state dicts have.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     # Names are those of state dicts, whether activations are checkpointed or not.

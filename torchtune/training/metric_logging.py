@@ -74,6 +74,9 @@ def flatten_dict(d: dict[str, Any], *, sep: str = ".", parent_key: str = "") -> 
         sep: put between the keys of a path.
         parent_key: put before every key.
 
+    Returns:
+        Value by path; lists are values.
+
     Example:
         >>> flatten_dict({"model": {"dim": 4}, "lr": 1})
         {'model.dim': 4, 'lr': 1}

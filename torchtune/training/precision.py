@@ -56,7 +56,11 @@ def get_dtype(dtype: str | None = None, device: torch.device | None = None) -> t
 
 @contextlib.contextmanager
 def set_default_dtype(dtype: torch.dtype) -> Generator[None, None, None]:
-    """Make new floating tensors have ``dtype`` within a ``with`` statement."""
+    """Make new floating tensors have ``dtype`` within a ``with`` statement.
+
+    Args:
+        dtype: a floating dtype.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

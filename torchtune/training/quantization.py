@@ -62,6 +62,9 @@ class Int4WeightOnlyQuantizer:
     def quantize(self, model: nn.Module) -> nn.Module:
         """Quantize a model in place.
 
+        Args:
+            model: the model; its linear layers change.
+
         Returns:
             The model.
         """
@@ -83,6 +86,9 @@ class Int8DynActInt4WeightQuantizer:
 
     def quantize(self, model: nn.Module) -> nn.Module:
         """Quantize a model in place.
+
+        Args:
+            model: the model; its linear layers change.
 
         Returns:
             The model.
@@ -141,7 +147,11 @@ def _get_disable_fake_quant(quantizer_mode: str) -> Callable[[nn.Module], None] 
 
 
 def is_fp8_tensorwise_scaling(fp8_recipe_name: str | None) -> bool:
-    """Whether float8 training scales whole tensors: the default, and ``tensorwise``."""
+    """Whether float8 training scales whole tensors: the default, and ``tensorwise``.
+
+    Args:
+        fp8_recipe_name: the config's ``fp8_recipe_name``.
+    """
     return fp8_recipe_name is None or fp8_recipe_name == "tensorwise"
 
 

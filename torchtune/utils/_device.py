@@ -27,6 +27,12 @@ class DeviceSupport(Enum):
     def from_type(device_type: str) -> DeviceSupport:
         """The member for one of torch's device types.
 
+        Args:
+            device_type: such as ``"cuda"``.
+
+        Returns:
+            The member whose ``device_type`` it is.
+
         Raises:
             ValueError: if the type is none of these.
         """
@@ -79,6 +85,9 @@ def get_device(device: str | None = None) -> torch.device:
 
     Args:
         device: for instance ``"cuda"`` or ``"cpu"``; default the best one that this machine has.
+
+    Returns:
+        The device, with its index where the kind has several.
 
     Raises:
         RuntimeError: if the device is not there, or has an index that is not this process's.

@@ -18,6 +18,9 @@ def get_logger(level: str | None = None) -> logging.Logger:
     Args:
         level: a level's name such as ``"INFO"`` or ``"debug"``; None leaves it as it is.
 
+    Returns:
+        The logger named ``torchtune``.
+
     Raises:
         ValueError: if there is no such level.
     """
@@ -71,6 +74,9 @@ def deprecated(msg: str = "") -> Callable[[T], T]:
 
     Args:
         msg: what to use instead, added to the warning.
+
+    Returns:
+        The decorator; what it decorates keeps its name, signature and docstring.
     """
 
     def decorate(obj: T) -> T:
@@ -86,6 +92,9 @@ def deprecate_parameter(param_name: str, msg: str = "") -> Callable[[T], T]:
     Args:
         param_name: the parameter that goes.
         msg: what to use instead, added to the warning.
+
+    Returns:
+        The decorator; what it decorates keeps its name, signature and docstring.
     """
 
     def decorate(obj: T) -> T:

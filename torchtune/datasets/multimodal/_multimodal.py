@@ -48,6 +48,9 @@ def multimodal_chat_dataset(
         split: the split, or a slice of it such as ``"train[:5%]"``.
         load_dataset_kwargs: for ``datasets.load_dataset``.
 
+    Returns:
+        A dataset of what ``model_transform`` makes of each row, with labels that leave the prompt out.
+
     Raises:
         ValueError: if ``packed``, or ``image_dir`` is given without an ``image`` in ``column_map``.
     """
@@ -89,6 +92,9 @@ def llava_instruct_dataset(
         split: the split, or a slice of it such as ``"train[:5%]"``.
         data_files: the file of the source to read.
         load_dataset_kwargs: for ``datasets.load_dataset``.
+
+    Returns:
+        A dataset of what ``model_transform`` makes of each row, with labels that leave the prompt out.
 
     Raises:
         ValueError: if ``packed``.
@@ -136,6 +142,9 @@ def vqa_dataset(
         filter_fn: keeps the rows for which it is true.
         split: the split, or a slice of it such as ``"train[:5%]"``.
         load_dataset_kwargs: for ``datasets.load_dataset``.
+
+    Returns:
+        A dataset of what ``model_transform`` makes of each row, with labels that leave the prompt out.
 
     Raises:
         ValueError: if ``packed``, or ``image_dir`` is given without an ``image`` in ``column_map``.

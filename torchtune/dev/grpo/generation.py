@@ -27,7 +27,11 @@ def generate(
     custom_generate_next_token: Callable[..., Any] | None = None,
     return_logits: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """:func:`torchtune.generation.generate`; ``custom_generate_next_token`` is its ``compiled_generate_next_token``."""
+    """See :func:`torchtune.generation.generate`; ``custom_generate_next_token`` is its ``compiled_generate_next_token``.
+
+    Args:
+        custom_generate_next_token: in place of :func:`~torchtune.generation.generate_next_token`.
+    """
     return generation.generate(
         model,
         prompt,

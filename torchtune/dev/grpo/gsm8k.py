@@ -26,13 +26,27 @@ _PARTITION = re.compile(r"(\d+)-(\d+)/(\d+)")
 
 
 def normalize_gsm(problem: dict[str, str]) -> ReasoningProblem:
-    """A GSM8K row as a problem: its ``answer`` is the chain of thought, ``####``, and the number."""
+    """A GSM8K row as a problem: its ``answer`` is the chain of thought, ``####``, and the number.
+
+    Args:
+        problem: a row with ``question`` and ``answer``.
+
+    Returns:
+        ``question``, ``cot`` and ``answer``.
+    """
     cot, _, answer = problem["answer"].partition("#### ")
     return {"question": problem["question"], "cot": cot, "answer": answer}
 
 
 def sft_gsm_transform(problem: dict[str, str]) -> dict[str, str]:
-    """A GSM8K row as a ``preamble``, not trained, and a ``trainable`` answer."""
+    """A GSM8K row as a ``preamble``, not trained, and a ``trainable`` answer.
+
+    Args:
+        problem: a row with ``question`` and ``answer``.
+
+    Returns:
+        ``preamble`` and ``trainable``.
+    """
     parts = normalize_gsm(problem)
     return {
         "preamble": PREAMBLE_PROMPT.format(question=parts["question"]),
@@ -84,6 +98,9 @@ def gsm8k_dataset(
         partition: a part of the rows: ``"1-9/10"`` has those whose index, modulo 10, is 1 to 9.
         load_dataset_kwargs: for ``datasets.load_dataset``.
 
+    Returns:
+        The prompts, tokenized, with their answers.
+
     Raises:
         ValueError: if ``partition`` is not of that form, or given beside ``filter_fn``.
     """
@@ -111,6 +128,6 @@ def gsm8k_sft(
     partition: str | None = None,
     **load_dataset_kwargs: Any,
 ) -> SFTDataset:
-    """GSM8K for supervised fine-tuning, in the form that :func:`gsm8k_dataset` asks for; arguments as there."""
+    """GSM8K for supervised fine-tuning, in the form that the rewards ask for; see :func:`gsm8k_dataset`."""
     build = partial(SFTDataset, message_transform=_GsmToMessages(), model_transform=tokenizer)  # type: ignore[arg-type]
     return _load(build, filter_fn, partition, source=source, split=split, name=name, **load_dataset_kwargs)

@@ -55,7 +55,14 @@ class GRPOCompletionLoss(GRPOLoss):
         return super().forward(old, new, ref, advantages)
 
     def weight(self, padding_masks: torch.Tensor) -> torch.Tensor:
-        """The number of answers."""
+        """The number of answers.
+
+        Args:
+            padding_masks: ``[b, s]``; only ``b`` is read.
+
+        Returns:
+            A scalar tensor.
+        """
         return torch.tensor(padding_masks.shape[0], device=padding_masks.device)
 
 
@@ -88,6 +95,9 @@ class GRPOWithChunkedOutputLoss(nn.Module):
             targets_chunk: ids ``[b, c]``.
             ref_logprobs_chunk: ``[b, c]``.
             advantages: ``[b]`` or ``[b, 1]``.
+
+        Returns:
+            The four, each ``[b, c]``.
         """
         logprobs = logits_to_logprobs(pi_logits_chunk.float(), targets_chunk)
         policy = torch.exp(logprobs - logprobs.detach()) * advantages.view(-1, 1)

@@ -82,12 +82,23 @@ class CLIPImageTransform:
         self.max_size = None if resize_to_max_canvas else tile_size
 
     def canvas(self, image: Any) -> tuple[int, int]:
-        """Rows and columns of tiles for a PIL image or a tensor."""
+        """How many rows and columns of tiles an image gets.
+
+        Args:
+            image: a PIL image, or a tensor ``[c, h, w]``.
+        """
         best = best_canvas(*image_size(image), self.possible_resolutions, self.resize_to_max_canvas)
         return best[0] // self.tile_size, best[1] // self.tile_size
 
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pixels ``[c, h, w]`` from 0 to 1 as the model takes them."""
+        """Pixels as the model takes them.
+
+        Args:
+            pixels: ``[c, h, w]``, from 0 to 1.
+
+        Returns:
+            ``[c, h, w]``, with CLIP's mean and deviation taken out, in the transform's dtype.
+        """
         if self.image_mean is not None:
             pixels = (pixels - pixels.new_tensor(self.image_mean)[:, None, None]) / pixels.new_tensor(self.image_std)[
                 :, None, None
@@ -95,7 +106,11 @@ class CLIPImageTransform:
         return pixels.to(self.dtype)
 
     def thumbnail(self, image: PIL.Image.Image | torch.Tensor) -> torch.Tensor:
-        """The whole image on one tile, stretched: ``[1, c, tile_size, tile_size]``."""
+        """The whole image on one tile, stretched: ``[1, c, tile_size, tile_size]``.
+
+        Args:
+            image: a PIL image, or a tensor ``[c, h, w]``.
+        """
         size = (self.tile_size, self.tile_size)
         return self.normalized(resize(image_to_tensor(image), size, self.resample, self.antialias))[None]
 

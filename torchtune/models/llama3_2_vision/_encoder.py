@@ -101,6 +101,9 @@ class Llama3VisionProjectionHead(nn.Module):
 
         Returns:
             Tensor: ``[b, i * t * e, d_decoder]``.
+
+        Raises:
+            ValueError: if there are more or fewer hidden states than the projection joins.
         """
         batch, images, tiles, tokens, dim = x.shape
         x = x.reshape(batch * images, tiles * tokens, dim)

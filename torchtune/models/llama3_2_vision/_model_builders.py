@@ -90,6 +90,9 @@ Args:
 
 Returns:
     DeepFusionModel: token ids ``[b, s]`` and images to logits ``[b, s, vocab_size]``.
+
+Raises:
+    ValueError: if a part is to be none of the three.
 """
 
 

@@ -121,6 +121,9 @@ def llama3_2_vision_transform(
         special_tokens_path: a ``tokenizer.json`` to take the control tokens from; Llama 3's by default.
         prompt_template: dotted path of a prompt template, or a dict of role -> (before, after), or None.
         **options: further arguments of :class:`Llama3VisionTransform`.
+
+    Returns:
+        The transform: tokenizer and image transform with the model's sizes.
     """
     return Llama3VisionTransform(
         path,

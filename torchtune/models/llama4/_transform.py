@@ -88,7 +88,14 @@ class Llama4Transform(Llama4Tokenizer):
         return torch.cat([tiles, self.clip_transform.thumbnail(image)]) if len(tiles) > 1 else tiles
 
     def image_tokens(self, image: Any) -> list[int]:
-        """Ids that stand for an image; their number follows from its size."""
+        """Ids that stand for an image; their number follows from its size.
+
+        Args:
+            image: a PIL image, or a tensor ``[c, h, w]``.
+
+        Returns:
+            The ids, begin and end of the image included.
+        """
         rows, columns = self.clip_transform.canvas(image)
         tile = [self.patch_id] * self.patch_tokens_per_tile
         row = [*[*tile, self.tile_x_separator] * (columns - 1), *tile, self.tile_y_separator]
@@ -158,6 +165,9 @@ def llama4_transform(
         special_tokens_path: a ``tokenizer.json`` to take the control tokens from; Llama 4's by default.
         prompt_template: dotted path of a prompt template, or a dict of role -> (before, after), or None.
         **options: further arguments of :class:`Llama4Transform`.
+
+    Returns:
+        The transform: tokenizer and image transform with the model's sizes.
     """
     return Llama4Transform(
         path,

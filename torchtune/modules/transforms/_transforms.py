@@ -32,7 +32,14 @@ class VisionCrossAttentionMask(Transform):
         self.image_token_id = image_token_id
 
     def intervals(self, tokens: Sequence[int]) -> list[tuple[int, int]]:
-        """For each image token, where the text that sees it begins and ends."""
+        """For each image token, where the text that sees it begins and ends.
+
+        Args:
+            tokens: ids of the text, images as ``image_token_id``.
+
+        Returns:
+            ``(begin, end)`` for each image token, in order; ``end`` is exclusive.
+        """
         starts = [i for i, token in enumerate(tokens) if token == self.image_token_id]
         intervals: list[tuple[int, int]] = []
         end = following = len(tokens)

@@ -110,7 +110,14 @@ class GroupPolicyLoss(nn.Module):
         self.max_tokens = max_tokens
 
     def weight(self, padding_masks: torch.Tensor) -> torch.Tensor:
-        """How many answers or tokens a batch's loss is the mean of: its weight among other batches."""
+        """How many answers or tokens a batch's loss is the mean of: its weight among other batches.
+
+        Args:
+            padding_masks: ``[b, s]``, True for tokens of answers.
+
+        Returns:
+            A scalar tensor.
+        """
         if self.normalize == "token":
             return padding_masks.sum()
         return torch.tensor(padding_masks.shape[0], device=padding_masks.device)

@@ -20,7 +20,12 @@ Sampler = Callable[[list[list[int]]], list[list[int]]]
 
 @dataclass
 class CallRecord:
-    """A call that the model made, and what came of it; ``result`` is None where it was not run."""
+    """A call that the model made, and what came of it; ``result`` is None where it was not run.
+
+    Args:
+        call: the call.
+        result: what came of it.
+    """
 
     call: ToolCall
     result: ToolResult | None = None
@@ -65,7 +70,12 @@ class Episode:
         return self.prompt + self.ids
 
     def add(self, ids: Sequence[int], sampled: bool) -> None:
-        """Appends ids; those that were sampled are a turn."""
+        """Appends ids; those that were sampled are a turn.
+
+        Args:
+            ids: ids that follow those of the conversation so far.
+            sampled: whether the model made them.
+        """
         self.ids += ids
         self.sampled += [sampled] * len(ids)
         if sampled:
@@ -109,6 +119,9 @@ def collect(
         max_tool_calls: a conversation ends with the turn that would make more calls; these are not run.
         max_tokens: a conversation ends when its tokens, the prompt included, leave no room below this.
         anywhere: whether this is true on any rank; ranks with a sharded model sample equally often.
+
+    Raises:
+        RuntimeError: if the environment can't begin a conversation.
     """
     stops = set(stop_tokens)
     keys: dict[int, Hashable] = {id(episode): number for number, episode in enumerate(episodes)}

@@ -138,6 +138,9 @@ class Toolbox:
     def reset(self, rows: Mapping[Hashable, Mapping[str, Any]]) -> dict[Hashable, ToolResult]:
         """Starts the conversations of these keys: an environment's object is made and given the row.
 
+        Args:
+            rows: the row of each conversation, by its key.
+
         Returns:
             By key what ``reset`` came to; empty for functions.
         """
@@ -163,11 +166,22 @@ class Toolbox:
         return self._run(requests, lambda key: calls[key][0])
 
     def rewards(self, keys: Sequence[Hashable]) -> dict[Hashable, ToolResult]:
-        """What the environment says of each conversation; a number where the outcome is "ok"."""
+        """What the environment says of each conversation; a number where the outcome is "ok".
+
+        Args:
+            keys: the conversations, as :meth:`reset` knows them.
+
+        Returns:
+            By key what ``reward`` came to.
+        """
         return self._run({key: {"do": "reward"} for key in keys}, lambda key: key)
 
     def end(self, keys: Sequence[Hashable]) -> None:
-        """Gives the processes of conversations back."""
+        """Gives the processes of conversations back.
+
+        Args:
+            keys: the conversations.
+        """
         for key in keys:
             if key in self._own:
                 self._idle.append(self._own.pop(key))

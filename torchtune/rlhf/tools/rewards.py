@@ -24,7 +24,11 @@ class Reward:
         self.weight = weight
 
     def score(self, episode: Episode) -> float:
-        """The score of a conversation, from 0 to 1."""
+        """The score of a conversation, from 0 to 1.
+
+        Args:
+            episode: a conversation that has ended.
+        """
         raise NotImplementedError
 
     def __call__(self, episode: Episode) -> float:
@@ -116,7 +120,11 @@ class OutcomeReward(Reward):
         self.exact = exact
 
     def score(self, episode: Episode) -> float:
-        """See :class:`Reward`."""
+        """See :class:`Reward`.
+
+        Raises:
+            ValueError: if the row lacks the column of the right answer.
+        """
         if episode.ended != "answer":
             return 0.0
         if self.column not in episode.row:

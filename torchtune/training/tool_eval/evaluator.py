@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class ToolEvalSample:
-    """A case with what the model answered: ``answer``, and how it scored."""
+    """A case with what the model answered, and how it scored.
+
+    Args:
+        case: the case.
+        answer: the model's output, parsed.
+        score: how it scored.
+    """
 
     case: ToolCase
     answer: ParsedMessage
@@ -164,6 +170,9 @@ def report(results: dict[str, ToolEvalResult], title: str = "Tool calls") -> Ren
     Args:
         results: by the head of their column, such as ``{"before": ..., "after": ...}``.
         title: of the table.
+
+    Returns:
+        A group of ``rich`` renderables.
     """
     from rich.console import Group
     from rich.panel import Panel

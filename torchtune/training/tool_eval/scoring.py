@@ -132,6 +132,9 @@ def score_calls(
         unparsed: for each generated call that did not parse, the reason.
         complete: False if the end of the turn was not generated.
         loose_strings: compare strings as the Berkeley leaderboard does.
+
+    Returns:
+        Counts of this case, and in ``problems`` each deviation in words.
     """
     known = [call for call in calls if tool_names is None or call.name in tool_names]
     partner = _match(expected, calls, loose_strings)
@@ -170,7 +173,11 @@ def score_message(
     tool_names: Collection[str] | None = None,
     loose_strings: bool = False,
 ) -> CaseScore:
-    """Score a parsed model output; see :func:`score_calls`."""
+    """Score a parsed model output; see :func:`score_calls`.
+
+    Args:
+        message: what a format's ``parse`` gave.
+    """
     return score_calls(
         expected,
         message.tool_calls,
@@ -186,7 +193,8 @@ class ToolCallScores:
     """Counts over many cases, and the rates made of them. A rate whose denominator is 0 is None.
 
     Args:
-        cases: cases scored; ``call_cases`` of them need a call, the others none.
+        cases: cases scored.
+        call_cases: those that need a call; the others need none.
         exact: cases that need a call and whose calls are exactly the expected ones.
         names: cases that need a call and call exactly the expected functions.
         missed: cases that need a call and have none, not even one that did not parse.
@@ -210,14 +218,25 @@ class ToolCallScores:
 
     @classmethod
     def of(cls, scores: Iterable[CaseScore]) -> ToolCallScores:
-        """The counts over these cases."""
+        """The counts over these cases.
+
+        Args:
+            scores: a score for each case.
+
+        Returns:
+            Their sums.
+        """
         total = cls()
         for score in scores:
             total.add(score)
         return total
 
     def add(self, score: CaseScore) -> None:
-        """Count one more case."""
+        """Count one more case.
+
+        Args:
+            score: how the case scored.
+        """
         self.cases += 1
         if score.expected:
             self.call_cases += 1
@@ -259,7 +278,14 @@ class ToolCallScores:
         return {name: count / of if of else None for name, (count, of) in self.counts().items()}
 
     def metrics(self, prefix: str = "tool_eval/") -> dict[str, float]:
-        """The rates that have a value, under names for a metric logger."""
+        """The rates that have a value, under names for a metric logger.
+
+        Args:
+            prefix: put before each name.
+
+        Returns:
+            Rates from 0 to 1 by name.
+        """
         return {f"{prefix}{name}": rate for name, rate in self.rates().items() if rate is not None}
 
 
@@ -279,7 +305,15 @@ _LABELS = {
 
 
 def scores_table(columns: dict[str, ToolCallScores], title: str = "Tool calls") -> Table:
-    """A ``rich`` table: a row for each measure, a column for each set of scores (``{"before": ..., "after": ...}``)."""
+    """A ``rich`` table: a row for each measure, a column for each set of scores (``{"before": ..., "after": ...}``).
+
+    Args:
+        columns: scores by the head of their column.
+        title: of the table.
+
+    Returns:
+        The table; measures that no column has are left out.
+    """
     from rich.table import Table
 
     table = Table(title=title)

@@ -235,7 +235,7 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
         return self.base_tokenizer.vocab_size
 
     def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
-        """Encodes a text as plain text; see :meth:`HuggingFaceBaseTokenizer.encode`."""
+        """Encodes a text, in which nothing becomes a control token; see :meth:`HuggingFaceBaseTokenizer.encode`."""
         return self.base_tokenizer.encode(text, add_bos=add_bos, add_eos=add_eos)
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:

@@ -14,11 +14,24 @@ class BaseTokenizer(Protocol):
     """Text to token ids and back."""
 
     def encode(self, text: str, **kwargs: dict[str, Any]) -> list[int]:
-        """Gives the token ids of a text."""
+        """Gives the token ids of a text.
+
+        Args:
+            text: the text.
+            kwargs: options of the tokenizer, such as ``add_bos`` and ``add_eos``.
+
+        Returns:
+            Token ids.
+        """
         ...
 
     def decode(self, token_ids: list[int], **kwargs: dict[str, Any]) -> str:
-        """Gives the text of token ids."""
+        """Gives the text of token ids.
+
+        Args:
+            token_ids: the ids.
+            kwargs: options of the tokenizer.
+        """
         ...
 
 
@@ -29,7 +42,15 @@ class ModelTokenizer(Protocol):
     max_seq_len: int | None
 
     def tokenize_messages(self, messages: list[Message], **kwargs: dict[str, Any]) -> tuple[list[int], list[bool]]:
-        """Gives the token ids of a conversation, and a mask that is True where a token is not trained."""
+        """Gives the token ids of a conversation, and a mask that is True where a token is not trained.
+
+        Args:
+            messages: the conversation, in order.
+            kwargs: options of the tokenizer, such as ``tools``.
+
+        Returns:
+            Ids and mask, of the same length.
+        """
         ...
 
 
