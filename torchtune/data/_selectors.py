@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,16 +31,30 @@ class Selector(NamedTuple):
     calls: bool = False
     factors: tuple[tuple[str, float], ...] = ()
 
-    def weight(self, message: Message | None, sampled: bool, part: Part | None) -> float:
-        """Factor on the loss of a token, from the message that owns it and what of it the token is."""
-        if message is None or message.masked or (self.sampled and not sampled):
-            return 0.0
-        if self.calls and part != "call" and not (part == "end" and (message.tool_calls or message.ipython)):
-            return 0.0
-        weight = 1.0 if message.weight is None else float(message.weight)
-        if not self.factors:
-            return weight
-        return math.prod((factor for name, factor in self.factors if name == part), start=weight)
+    def weigh(
+        self, messages: Sequence[Message], runs: Iterable[tuple[int, int | None, bool, Part | None]]
+    ) -> list[float]:
+        """Factors on the loss of the tokens of each run.
+
+        Args:
+            messages: the conversation.
+            runs: how many tokens, the index of the message that owns them, whether the model emits them, and what of the
+                message they are.
+        """
+        of = [0.0 if m.masked else 1.0 if m.weight is None else float(m.weight) for m in messages]
+        factors: dict[str | None, float] = dict(self.factors)
+        weights = []
+        for _, index, sampled, part in runs:
+            if index is None or (self.sampled and not sampled) or (self.calls and not _calls(messages[index], part)):
+                weights.append(0.0)
+            else:
+                weights.append(of[index] * factors.get(part, 1.0))
+        return weights
+
+
+def _calls(message: Message, part: Part | None) -> bool:
+    """Whether a part of a message is a call, or the end of a turn that makes one."""
+    return part == "call" or (part == "end" and bool(message.tool_calls or message.ipython))
 
 
 def read_selector(train_on: TrainOn, where: str = "train_on") -> Selector:
@@ -86,4 +100,7 @@ def _read(items: tuple[Any, ...], where: str) -> Selector:
         raise ValueError(f"{where} holds names and factors by part; found {items!r}.")
     if "no_reasoning" in names:
         factors.append(("reasoning", 0.0))
-    return Selector("sampled" in names, "calls" in names, tuple(factors))
+    by_part: dict[str, float] = {}
+    for part, factor in factors:
+        by_part[part] = by_part.get(part, 1.0) * factor
+    return Selector("sampled" in names, "calls" in names, tuple(by_part.items()))

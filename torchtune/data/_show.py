@@ -155,7 +155,6 @@ def _pieces(checker: RowChecker, read: ReadRow, messages: list[Message], train_o
     """The pieces of a row: segments of a format, or tokens."""
     tools = read.tools or None
     model: Any = checker.model
-    weight = read_selector(train_on).weight
 
     def piece(text: str, ids: tuple[int, ...], index: int | None, trained: bool, control: bool) -> Piece:
         if index is None:
@@ -164,11 +163,10 @@ def _pieces(checker: RowChecker, read: ReadRow, messages: list[Message], train_o
         return Piece(text, ids, read.places[index].message, role, trained, control)
 
     if isinstance(model, FormatModel):
-        for segment in model.format.render(messages, tools):
-            index = segment.message_index
-            owner = None if index is None else messages[index]
-            trained = weight(owner, segment.sampled, segment.part) != 0
-            yield piece(segment.text, (), index, trained, segment.special)
+        segments = model.format.render(messages, tools)
+        weights = read_selector(train_on).weigh(messages, [(1, *segment[2:5]) for segment in segments])
+        for segment, weight in zip(segments, weights, strict=True):
+            yield piece(segment.text, (), segment.message_index, weight != 0, segment.special)
         return
     tokenizer = model.tokenizer
     tokens, untrained = tokenizer.tokenize_messages(messages, tools=tools)

@@ -39,7 +39,9 @@ def speaker_of(message: Mapping[str, Any], where: str) -> str:
     Raises:
         ValueError: if there is none, or it is not known.
     """
-    speaker = message.get("role") if message.get("role") is not None else message.get("from")
+    speaker = message.get("role")
+    if speaker is None:
+        speaker = message.get("from")
     if speaker is None:
         raise ValueError(f"{where} has no 'role' (or 'from'); found keys {sorted(map(str, message))}")
     if not isinstance(speaker, str) or (speaker not in ROLES and speaker not in CALL_ROLES):
@@ -49,7 +51,11 @@ def speaker_of(message: Mapping[str, Any], where: str) -> str:
 
 def payload(message: Mapping[str, Any]) -> Any:
     """What a message says: ``content``, or ShareGPT's ``value``, or the text of a refusal; None where all are null."""
-    return next((message[key] for key in ("content", "value", "refusal") if message.get(key) is not None), None)
+    for key in ("content", "value", "refusal"):
+        value = message.get(key)
+        if value is not None:
+            return value
+    return None
 
 
 def stated_calls(message: Mapping[str, Any], where: str) -> list[dict[str, Any]]:

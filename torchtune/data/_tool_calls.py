@@ -41,6 +41,8 @@ def read_arguments(value: Any, where: str) -> dict[str, Any]:
     Raises:
         ValueError: if they are no object or no JSON.
     """
+    if isinstance(value, dict):
+        return dict(value)
     for _ in range(2):  # some data sets encode the string twice
         if isinstance(value, str):
             value = read_json(value, where) if value.strip() else None
@@ -66,14 +68,14 @@ def read_call(value: Any, where: str) -> dict[str, Any]:
     """
     if isinstance(value, str):
         value = read_json(value, where)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, (dict, Mapping)):
         raise ValueError(
             f"{where}: a call must be an object with 'name' and 'arguments', but found {str(value)[:80]!r}"
         )
     body = value.get("function")
     if isinstance(body, str) and body.lstrip().startswith("{"):
         body = read_json(body, where)
-    body = body if isinstance(body, Mapping) else value
+    body = body if isinstance(body, (dict, Mapping)) else value
     name = body.get("name")
     if not isinstance(name, str) or not name:
         raise ValueError(f"{where}: the call has no name; found keys {sorted(map(str, body))}")
@@ -95,9 +97,9 @@ def read_calls(value: Any, where: str) -> list[dict[str, Any]]:
         value = read_json(value, where) if value.strip() else None
     if value is None:
         return []
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):
         return [read_call(value, where)]
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, (list, Sequence)) or isinstance(value, str):
         raise ValueError(f"{where}: expected a call or a list of calls, but found {str(value)[:80]!r}")
     return [read_call(item, f"{where}, call {i}") for i, item in enumerate(value)]
 

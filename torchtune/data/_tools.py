@@ -10,7 +10,7 @@ from typing import Any
 def tool_name(tool: Mapping[str, Any]) -> str | None:
     """The name of a tool, wrapped as ``{"type": "function", "function": {...}}`` or bare; None if it has none."""
     function = tool.get("function")
-    name = function.get("name") if isinstance(function, Mapping) else tool.get("name")
+    name = function.get("name") if isinstance(function, (dict, Mapping)) else tool.get("name")
     return name if isinstance(name, str) and name else None
 
 
@@ -39,14 +39,14 @@ def read_tools(value: Any, where: str = "tools") -> list[dict[str, Any]]:
     value = _parsed(value, where)
     if value is None or value == "":
         return []
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):
         value = [value]
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, (list, Sequence)) or isinstance(value, str):
         raise ValueError(f"{where} must be a list of tools or a JSON string of one, but found {_kind(value)}")
     tools = []
     for i, item in enumerate(value):
-        tool = _parsed(item, f"{where}[{i}]")
-        if not isinstance(tool, Mapping):
+        tool = _parsed(item, f"{where}[{i}]") if isinstance(item, str) else item
+        if not isinstance(tool, (dict, Mapping)):
             raise ValueError(f"{where}[{i}] must be an object with a 'name', but found {_kind(tool)}")
         if tool_name(tool) is None:
             raise ValueError(

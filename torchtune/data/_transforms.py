@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torchtune.data._arrow import Nulls, looks_padded, unpad_calls, unpad_tools
+from torchtune.data._arrow import Nulls, holds_null, looks_padded, unpad_calls, unpad_tools
 from torchtune.data._flags import set_flags
 from torchtune.data._masking import MaskingStrategy, mask_messages, resolve_strategy
 from torchtune.data._message import Message, ToolCall
@@ -65,18 +66,26 @@ def _system(prompt: str | None) -> list[Message]:
     return [] if prompt is None else [Message(role="system", content=prompt, masked=True)]
 
 
-def _read_tools(sample: Mapping[str, Any], column: str, padded: bool, nulls: Nulls) -> list[dict[str, Any]]:
-    return read_tools(unpad_tools(sample.get(column), padded=padded, nulls=nulls), f"Column {column!r}")
+def _read_tools(
+    sample: Mapping[str, Any], column: str, padded: Callable[[], bool] | None, nulls: Nulls
+) -> list[dict[str, Any]]:
+    value = sample.get(column)
+    if value is not None and nulls != "keep" and holds_null(value):
+        value = unpad_tools(value, padded=padded is not None and padded(), nulls=nulls)
+    return read_tools(value, f"Column {column!r}")
 
 
 def _to_messages(
-    rows: Any, column: str, tools: Sequence[Mapping[str, Any]], padded: bool | None, o: _Options
+    rows: Any, column: str, tools: Sequence[Mapping[str, Any]], padded: Callable[[], bool] | None, o: _Options
 ) -> list[Message]:
-    """The messages of a chat column: read, flagged and masked; ``padded`` is None where it was a JSON string."""
-    if padded is not None and isinstance(rows, Sequence) and not isinstance(rows, str):
-        rows = unpad_calls(rows, tools, padded=padded, nulls=o.nulls)
+    """The messages of a chat column: read, flagged and masked; ``padded`` tells whether it is, None where it was JSON."""
+    turns = read_turns(rows, column=column, parse_text_calls=o.parse_text_calls)
+    calls = [call for turn in turns if "tool_calls" in turn for call in turn["tool_calls"]]
+    if padded is not None and o.nulls != "keep" and any(holds_null(call["arguments"]) for call in calls):
+        rows = unpad_calls(rows, tools, padded=padded(), nulls=o.nulls)
+        turns = read_turns(rows, column=column, parse_text_calls=o.parse_text_calls)
     messages = _system(o.new_system_prompt)
-    for turn in read_turns(rows, column=column, parse_text_calls=o.parse_text_calls):
+    for turn in turns:
         if o.new_system_prompt is not None and turn["role"] == "system":
             continue
         if not isinstance(turn["content"], str):
@@ -94,13 +103,18 @@ def _to_messages(
 def _read_row(sample: Mapping[str, Any], columns: Mapping[str, str], key: str, o: _Options) -> dict[str, Any]:
     """``messages`` of the row's chat column, and ``tools`` where it has any."""
     rows = _column(sample, columns[key])
+    padded = None if isinstance(rows, str) else partial(_look_padded, [rows])
     if isinstance(rows, str):
-        rows, padded = read_json(rows, f"Column {columns[key]!r}"), None
-    else:
-        padded = isinstance(rows, Sequence) and looks_padded(rows)
-    tools = _read_tools(sample, columns["tools"], bool(padded), o.nulls)
+        rows = read_json(rows, f"Column {columns[key]!r}")
+    tools = _read_tools(sample, columns["tools"], padded, o.nulls)
     result: dict[str, Any] = {"messages": _to_messages(rows, columns[key], tools, padded, o)}
-    return {**result, "tools": tools} if tools else result
+    if tools:
+        result["tools"] = tools
+    return result
+
+
+def _look_padded(conversations: Sequence[Any]) -> bool:
+    return all(isinstance(rows, Sequence) and looks_padded(rows) for rows in conversations)
 
 
 class OpenAIToMessages:
@@ -336,7 +350,7 @@ class ChosenRejectedToMessages:
             rows[key] = _column(sample, self._columns[key])
             if isinstance(rows[key], (list, tuple)) and list(rows[key][: len(prompt)]) != prompt:
                 rows[key] = [*prompt, *rows[key]]
-        padded = all(isinstance(value, list) and looks_padded(value) for value in rows.values())
+        padded = partial(_look_padded, list(rows.values()))
         tools = _read_tools(sample, self._columns["tools"], padded, self._options.nulls)
         result: dict[str, Any] = {
             key: _to_messages(value, self._columns[key], tools, padded, self._options) for key, value in rows.items()

@@ -84,14 +84,15 @@ def collect_turns(
     turns: list[dict[str, Any] | None] = []
     places: list[Place] = []
     errors: list[tuple[int, ValueError]] = []
-    joinable = False
+    joinable, of_column = False, f" of column {column!r}"
     for index, message in enumerate(messages):
-        try:
-            read = [] if index in unread else _read(message, f"message {index} of column {column!r}", parse_text_calls)
-        except ValueError as error:
-            errors.append((index, error))
-            read = []
-        is_call = bool(read) and speaker_of(message, "") in CALL_ROLES
+        read: list[dict[str, Any]] = []
+        is_call = False
+        if index not in unread:
+            try:
+                read, is_call = _read(message, f"message {index}{of_column}", parse_text_calls)
+            except ValueError as error:
+                errors.append((index, error))
         before = turns[-1] if turns else None
         if is_call and joinable and before is not None and _joins(before, read[0]):
             before.setdefault("tool_calls", []).extend(read[0]["tool_calls"])
@@ -99,21 +100,21 @@ def collect_turns(
             continue
         for turn in read or (None,):
             turns.append(turn)
-            places.append(Place(index, [index for _ in (turn or {}).get("tool_calls", ())]))
+            places.append(Place(index, [index] * len(turn["tool_calls"]) if turn and "tool_calls" in turn else []))
         goes_on = is_call or parse_text_calls or bool(read and "tool_calls" not in read[-1])
-        joinable = bool(read) and read[-1]["role"] == "assistant" and goes_on
+        joinable = goes_on and bool(read) and read[-1]["role"] == "assistant"
     return turns, places, errors
 
 
-def _read(message: Any, where: str, parse_text_calls: bool) -> list[dict[str, Any]]:
-    """The turns that one message is: one, or with Hermes-style text one for each result."""
-    if not isinstance(message, Mapping):
+def _read(message: Any, where: str, parse_text_calls: bool) -> tuple[list[dict[str, Any]], bool]:
+    """The turns that one message is, and whether it is a call by its role; with Hermes-style text one turn for each result."""
+    if not isinstance(message, (dict, Mapping)):
         raise ValueError(f"{where} must be an object with a role and content, but found {found(message)}")
     speaker = speaker_of(message, where)
     if speaker in CALL_ROLES:
-        return [_call_turn(message, where)]
+        return [_call_turn(message, where)], True
     turn = _turn(message, ROLES[speaker], where)
-    return _hermes(turn, where) if parse_text_calls else [turn]
+    return _hermes(turn, where) if parse_text_calls else [turn], False
 
 
 def _call_turn(message: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -134,9 +135,10 @@ def _joins(before: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
 
 def _turn(message: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": role}
-    parts_calls: list[dict[str, Any]] = []
-    turn["content"] = _content(payload(message), role, where, turn, parts_calls)
-    calls = parts_calls + stated_calls(message, where)
+    calls: list[dict[str, Any]] = []
+    turn["content"] = _content(payload(message), role, where, turn, calls)
+    if "tool_calls" in message or "function_call" in message:
+        calls += stated_calls(message, where)
     if calls:
         if role != "assistant":
             raise ValueError(f"{where} has role {role!r} and tool calls; only the assistant makes calls")
@@ -181,10 +183,10 @@ def _content(
     value: Any, role: str, where: str, turn: dict[str, Any], calls: list[dict[str, Any]]
 ) -> str | list[dict[str, Any]]:
     """The content of a message as text or parts; reasoning and calls among the parts go to ``turn`` and ``calls``."""
-    if value is None:
-        return ""
     if isinstance(value, str):
         return value
+    if value is None:
+        return ""
     is_result = role in ("tool", "ipython")
     if isinstance(value, (list, tuple)) and (not is_result or _are_parts(value)):
         return _parts(value, where, turn, calls)

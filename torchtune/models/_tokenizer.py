@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +52,7 @@ class FormatTokenizer(HuggingFaceModelTokenizer):
             return super()._render(messages, tools, prompt)
         segments = self.format.render(messages, tools, add_generation_prompt=prompt)  # type: ignore[arg-type]
         known = self._control_ids()
-        return [replace(s, special=False) if s.special and s.text not in known else s for s in segments]
+        return [s._replace(special=False) if s.special and s.text not in known else s for s in segments]
 
 
 def hf_tokenizer(

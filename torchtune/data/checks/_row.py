@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from torchtune.data._arrow import looks_padded, unpad_calls, unpad_tools
+from torchtune.data._arrow import holds_null, looks_padded, unpad_calls, unpad_tools
 from torchtune.data._flags import set_flags
 from torchtune.data._masking import MaskingStrategy, mask_messages
 from torchtune.data._message import TOOL_ROLES, Message, ToolCall
@@ -206,7 +206,7 @@ class RowChecker:
         if depth_of(value) > MAX_DEPTH:
             fault(None, "bad_tools", f"Column {column!r} is nested deeper than {MAX_DEPTH} levels", column)
             return
-        given = unpad_tools(value, padded=padded)
+        given = unpad_tools(value, padded=padded) if holds_null(value) else value
         try:
             given = read_json(given, f"Column {column!r}") if isinstance(given, str) and given.strip() else given
             items = given if isinstance(given, Sequence) and not isinstance(given, str) else None

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +27,7 @@ _LITERALS = 4096
 Part = Literal["header", "content", "reasoning", "call", "result", "end"]
 
 
-@dataclass(frozen=True, init=False)
-class Segment:
+class Segment(NamedTuple):
     """A stretch of a rendered conversation.
 
     Args:
@@ -47,24 +46,15 @@ class Segment:
     part: Part | None = None
     media: Any = None
 
-    def __init__(
-        self,
-        text: str,
-        special: bool = False,
-        message_index: int | None = None,
-        sampled: bool = False,
-        part: Part | None = None,
-        media: Any = None,
-    ) -> None:
-        # What dataclass writes for a frozen class takes three times as long, and a row has dozens of segments.
-        own = self.__dict__
-        own["text"], own["special"], own["message_index"] = text, special, message_index
-        own["sampled"], own["part"], own["media"] = sampled, part, media
-
 
 @dataclass
 class UnparsedCall:
-    """Model output that was meant as a call and is none: the ``text`` as emitted, and the ``reason``."""
+    """Model output that was meant as a call and is none.
+
+    Args:
+        text: the output, as emitted.
+        reason: why it is no call.
+    """
 
     text: str
     reason: str
@@ -102,9 +92,14 @@ class ParsedMessage:
 
 @dataclass(frozen=True)
 class Option:
-    """An option of ``render``: its default, and the values it may take (a type or a tuple of values).
+    """An option of ``render``.
 
     None is always allowed where it is the default.
+
+    Args:
+        default: its value where none is given.
+        allowed: a type, or a tuple of values.
+        doc: what it does.
     """
 
     default: Any
@@ -112,12 +107,18 @@ class Option:
     doc: str
 
     def accepts(self, value: Any) -> bool:
+        """Whether the option may have this value.
+
+        Args:
+            value: any value.
+        """
         if value is None:
             return self.default is None
         return isinstance(value, self.allowed) if isinstance(self.allowed, type) else value in self.allowed
 
     @property
     def expected(self) -> str:
+        """The allowed values in words, for errors."""
         if isinstance(self.allowed, type):
             return self.allowed.__name__
         return "one of " + ", ".join(map(repr, self.allowed))
@@ -164,7 +165,7 @@ class ChatFormat(ABC):
         self.name = name or self.name
         self._bound = options
         self._literals: dict[tuple[str, int | None, bool, Part | None], list[Segment]] = {}
-        self._resolve({})
+        self._defaults = self._resolve({})
 
     def __repr__(self) -> str:
         bound = "".join(f", {key}={value!r}" for key, value in self._bound.items())
@@ -172,15 +173,34 @@ class ChatFormat(ABC):
 
     @abstractmethod
     def write(self, w: Writer, chat: Chat) -> None:
-        """Writes the whole conversation, without the generation prompt."""
+        """Writes the whole conversation, without the generation prompt.
+
+        Args:
+            w: takes the segments.
+            chat: the conversation: turns, tools and options.
+        """
 
     @abstractmethod
     def write_prompt(self, w: Writer, chat: Chat) -> None:
-        """Writes what stands before an assistant turn when the model is to go on."""
+        """Writes what stands before an assistant turn when the model is to go on.
+
+        Args:
+            w: takes the segments.
+            chat: the conversation that was written before.
+        """
 
     @abstractmethod
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
-        """Reads an assistant turn from the text in ``source``."""
+        """Reads an assistant turn from the text in ``source``.
+
+        Args:
+            source: the output, with a place in it.
+            tools: the tools that were offered; none if that is unknown.
+            options: those of ``render``.
+
+        Returns:
+            The message; what could not be read is among its ``unparsed`` calls.
+        """
 
     def render(
         self,
@@ -207,7 +227,7 @@ class ChatFormat(ABC):
         """
         from ._write import Chat, Writer
 
-        resolved = self._resolve(options)
+        resolved = self._resolve(options) if options else self._defaults
         chat = Chat.of(messages, tools, resolved, add_generation_prompt, self)
         if not self.native_tools:
             self._without_tools(chat)
@@ -322,7 +342,13 @@ class ChatFormat(ABC):
         return [*prompt, *_without_given(turn, given)]
 
     def refuse(self, turn: Turn | None, found: str, remedy: str) -> ValueError:
-        """The error for a message that the family cannot express."""
+        """The error for a message that the family cannot express.
+
+        Args:
+            turn: the message; None for the whole conversation.
+            found: what stands in the way.
+            remedy: what to do about it.
+        """
         where = "" if turn is None else f", message {turn.index} ({turn.role})"
         return ValueError(f"Format {self.name}{where}: {found}. {remedy}")
 
@@ -334,7 +360,17 @@ class ChatFormat(ABC):
         return re.compile("(" + "|".join(map(re.escape, sorted(self.controls, key=len, reverse=True))) + ")")
 
     def literal(self, text: str, index: int | None, sampled: bool, part: Part | None) -> list[Segment]:
-        """The format's own text as segments, split at its control tokens; such texts repeat, so they are remembered."""
+        """The format's own text as segments, split at its control tokens; such texts repeat, so they are remembered.
+
+        Args:
+            text: the text.
+            index: the message it is of.
+            sampled: whether the model emits it.
+            part: what of the message it is.
+
+        Returns:
+            The segments, of which control tokens are each one.
+        """
         key = (text, index, sampled, part)
         found = self._literals.get(key)
         if found is None:
@@ -378,17 +414,33 @@ class ChatFormat(ABC):
             )
 
     def warn_once(self, text: str) -> None:
-        """Logs a warning the first time that this format gives it."""
+        """Logs a warning the first time that this format gives it.
+
+        Args:
+            text: the warning.
+        """
         if (self.name, text) not in _warned:
             _warned.add((self.name, text))
             _log.warning("Format %s: %s", self.name, text)
 
     def comparable(self, call: ToolCall) -> Any:
-        """A call as far as the format's syntax tells it from others."""
+        """A call as far as the format's syntax tells it from others.
+
+        Args:
+            call: the call.
+
+        Returns:
+            A value that is equal for calls that read the same.
+        """
         return call.name, json.dumps(call.arguments, sort_keys=True)
 
     def is_bare(self, turn: Turn, mine: Sequence[Segment]) -> bool:
-        """True where a look shows that a turn's calls, written as these segments, read back; else the reader is asked."""
+        """Whether a look shows that a turn's calls, written as these segments, read back; else the reader is asked.
+
+        Args:
+            turn: the turn.
+            mine: its segments.
+        """
         return False
 
     def _check_calls(self, chat: Chat, segments: list[Segment], tools: Any) -> None:

@@ -67,7 +67,8 @@ class Glm4_5(ChatFormat):
         w.lit("[gMASK]<sop>")
         if chat.tools:
             w.lit(_TOOLS_HEAD)
-            w.text("".join(dumps_schema(tool) + "\n" for tool in chat.tools), None)
+            for tool in chat.tools:
+                w.text(dumps_schema(tool) + "\n", None)
             w.lit(_TOOLS_FOOT)
         for at, turn in enumerate(chat.turns):
             w.turn(turn)

@@ -17,7 +17,7 @@ _TOOLS_HEAD = (
     "user query.\n\nYou are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
 )
 _TOOLS_FOOT = (
-    "\n</tools>\n\nFor each tool call, return a json object with function name and arguments within "
+    "</tools>\n\nFor each tool call, return a json object with function name and arguments within "
     "<tool_call></tool_call> XML tags:\n<tool_call>\n"
     '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>. If a tool does not exist in the provided '
     "list of tools, notify the user that you do not have the ability to fulfill the request."

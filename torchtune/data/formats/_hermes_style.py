@@ -21,8 +21,7 @@ You may call one or more functions to assist with the user query.
 You are provided with function signatures within <tools></tools> XML tags:
 <tools>
 """
-TOOLS_FOOT = """
-</tools>
+TOOLS_FOOT = """</tools>
 
 For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
 <tool_call>
@@ -73,7 +72,7 @@ def to_plain_turns(chat: Chat, fmt: ChatFormat) -> None:
 def _place_tools(chat: Chat, fmt: ChatFormat) -> None:
     from ._write import Turn
 
-    text = TOOLS_HEAD + "\n".join(map(dumps, chat.tools)) + TOOLS_FOOT
+    text = TOOLS_HEAD + "".join(f"{dumps(tool)}\n" for tool in chat.tools) + TOOLS_FOOT
     if chat.turns and chat.turns[0].role == "system":
         system = chat.turns[0]
         system.pieces.append(Piece(("\n\n" if system.text else "") + text))

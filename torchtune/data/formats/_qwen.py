@@ -98,8 +98,9 @@ class ChatML(ChatFormat):
         if chat.tools:
             w.lit("\n\n" if system or default else "")
             w.lit(self.tools_head)
-            for at, tool in enumerate(chat.tools):
-                w.text("\n" * (at > 0) + dumps_schema(tool), None)
+            # Each with its line break, so that a tokenizer encodes the same tool once, whatever stands behind it.
+            for tool in chat.tools:
+                w.text(dumps_schema(tool) + "\n", None)
             w.lit(self.tools_foot)
         w.lit(self.end_token, "end" if system else None)
         w.lit("\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import marshal
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torchtune.data._message import TOOL_ROLES
 
@@ -24,6 +24,7 @@ NO_VALUE: Any = object()
 
 
 _compact = json.JSONEncoder(ensure_ascii=False).encode
+_quoted = json.encoder.encode_basestring
 #: Schemas as JSON, by their bytes and the indent: they repeat from row to row, and indenting is slow.
 _schemas: dict[tuple[bytes, int | None], str] = {}
 _SCHEMAS_SIZE, _SCHEMA_BYTES = 2048, 32_768
@@ -34,6 +35,21 @@ def dumps(value: Any) -> str:
     return _compact(value)
 
 
+def _indented(value: Any, indent: int, line: str = "\n") -> str:
+    """JSON over several lines, as ``json.dumps`` writes it but faster; ``line`` begins one at the depth of the value."""
+    deeper = line + " " * indent
+    if type(value) is dict and value:
+        items = [f"{deeper}{_key(key)}: {_indented(item, indent, deeper)}" for key, item in value.items()]
+        return "{" + ",".join(items) + line + "}"
+    if type(value) in (list, tuple) and value:
+        return "[" + ",".join([deeper + _indented(item, indent, deeper) for item in value]) + line + "]"
+    return _quoted(value) if type(value) is str else _compact(value)
+
+
+def _key(key: Any) -> str:
+    return _quoted(key) if type(key) is str else _compact({key: 0})[1:-4]
+
+
 def dumps_schema(schema: Any, indent: int | None = None) -> str:
     """The same for a tool's schema, over several lines where an indent is given, and remembered."""
     try:
@@ -42,7 +58,7 @@ def dumps_schema(schema: Any, indent: int | None = None) -> str:
         return json.dumps(schema, ensure_ascii=False, indent=indent)
     found = _schemas.get(key)
     if found is None:
-        found = json.dumps(schema, ensure_ascii=False, indent=indent)
+        found = _compact(schema) if indent is None else _indented(schema, indent)
         if len(key[0]) <= _SCHEMA_BYTES:
             if len(_schemas) >= _SCHEMAS_SIZE:
                 _schemas.clear()
@@ -64,13 +80,12 @@ def wrap_tools(tools: Sequence[Mapping[str, Any]] | str | None, name: str) -> li
     return [dict(t) if "function" in t else {"type": "function", "function": dict(t)} for t in tools]
 
 
-@dataclass
-class Piece:
+class Piece(NamedTuple):
     """A stretch of a turn's text that is of one part and one message."""
 
     text: str
     part: Part = "content"
-    index: int | None = None
+    message_index: int | None = None
     media: Any = None
 
 
@@ -98,26 +113,22 @@ class Turn:
 
     def stripped(self) -> list[Piece]:
         """The pieces without white space at the turn's two ends."""
-        pieces = [Piece(p.text, p.part, p.index, p.media) for p in self.pieces]
-        while pieces and pieces[0].media is None:
-            pieces[0].text = pieces[0].text.lstrip()
-            if pieces[0].text:
-                break
-            pieces.pop(0)
-        while pieces and pieces[-1].media is None:
-            pieces[-1].text = pieces[-1].text.rstrip()
-            if pieces[-1].text:
-                break
-            pieces.pop()
+        pieces = list(self.pieces)
+        for end, strip in ((0, str.lstrip), (-1, str.rstrip)):
+            while pieces and pieces[end].media is None:
+                text = strip(pieces[end].text)
+                if text:
+                    pieces[end] = pieces[end]._replace(text=text)
+                    break
+                pieces.pop(end)
         return pieces
 
     @classmethod
     def of(cls, index: int, message: Message, fmt: ChatFormat) -> Turn:
         """The turn of a message."""
         role: Any = "tool" if message.role in TOOL_ROLES else message.role
-        turn = cls(index, role, call_id=message.tool_call_id, name=message.name)
-        turn.calls = list(message.tool_calls or [])
-        turn.reasoning = message.reasoning_content
+        calls = list(message.tool_calls) if message.tool_calls else []
+        turn = cls(index, role, [], calls, message.reasoning_content, NO_VALUE, message.tool_call_id, message.name)
         for part in message.content:
             kind, content = part.get("type"), part.get("content")
             if kind == "text":
@@ -137,7 +148,7 @@ class Turn:
 
 def _check_call(turn: Turn, call: ToolCall, fmt: ChatFormat) -> None:
     name = call.name
-    if not isinstance(name, str) or not name or any(c in '"\\' or c.isspace() or not c.isprintable() for c in name):
+    if not isinstance(name, str) or not name or not name.isprintable() or any(c in name for c in ' "\\'):
         raise fmt.refuse(
             turn,
             f"found the function name {name!r}",
@@ -205,6 +216,7 @@ class Writer:
         self.segments: list[Segment] = []
         self.sampled = False
         self._fmt = fmt
+        self._literals = fmt._literals
         self._index: int | None = None
 
     def turn(self, turn: Turn | int | None) -> None:
@@ -215,7 +227,8 @@ class Writer:
     def lit(self, text: str, part: Part | None = None) -> None:
         """Writes the format's own text; control tokens in it become segments of their own."""
         if text:
-            self.segments += self._fmt.literal(text, self._index, self.sampled, part)
+            key = (text, self._index, self.sampled, part)
+            self.segments += self._literals.get(key) or self._fmt.literal(*key)
 
     def text(self, text: str, part: Part | None = "content") -> None:
         """Writes text from the data, in which nothing is a control token."""
@@ -226,7 +239,7 @@ class Writer:
         """Writes the pieces of a turn, images included."""
         index, before = self._index, self._index
         for piece in pieces:
-            self._index = index if piece.index is None else piece.index
+            self._index = index if piece.message_index is None else piece.message_index
             if piece.media is not None:
                 token = self._fmt.image_token or ""
                 self.segments.append(Segment(token, True, self._index, self.sampled, "content", piece.media))

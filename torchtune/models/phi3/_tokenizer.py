@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +151,7 @@ class Phi3MiniTokenizer(PhiChatTokenizer, SentencePieceChatTokenizer):
             if segment.special:
                 behind = segment.text != "<|endoftext|>"
             elif behind:
-                segment = replace(segment, text=segment.text.lstrip())
+                segment = segment._replace(text=segment.text.lstrip())
                 behind = not segment.text
             stripped.append(segment)
         return super()._encode_segments(stripped)

@@ -57,7 +57,7 @@ def test_indented_json_of_equal_values_that_look_different_is_not_mixed_up() -> 
 
 
 def test_neighbours_of_one_owner_are_one_run_and_owners_stay_apart() -> None:
-    a, b = Segment("a", False, 0, False, "header"), Segment("b", False, 0, True, "content")
+    a, b = (0, False, "header"), (0, True, "content")
     chat = ChatTokens.of([(a, [1, 2]), (a, [3]), (b, []), (a, [4]), (b, [5]), (b, [6])])
     assert chat.tokens == [1, 2, 3, 4, 5, 6]
     assert chat.sampled == [False] * 4 + [True] * 2

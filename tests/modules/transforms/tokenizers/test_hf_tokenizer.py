@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -412,7 +411,7 @@ def _joined(segments: list[Segment]) -> list[Segment]:
     before = False
     for segment in segments:
         if segment.sampled and before:
-            out[-1] = replace(out[-1], text=out[-1].text + segment.text)
+            out[-1] = out[-1]._replace(text=out[-1].text + segment.text)
         elif segment.sampled:
             out.append(segment)
         before = segment.sampled

@@ -11,7 +11,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from itertools import chain, repeat
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torchtune.data._selectors import TrainOn, read_selector
@@ -35,7 +35,13 @@ TRUNCATIONS = {
 #: Encoded stretches that a tokenizer remembers, and the longest that it does: headers and tool lists repeat.
 _CACHE_SIZE, _CACHE_CHARS = 2048, 32_768
 #: Tags such as <tool_call>: tokens in some vocabularies of a family and text in others.
+#: Behind the last segment: nothing, but what stands before it is closed.
+_CLOSE = ("", True, None, False, None, None)
 _TAG = re.compile(r"</?[a-z_]+>")
+
+
+#: Whose some tokens are: the index of their message, whether the model emits them, and what of the message they are.
+Owner = tuple["int | None", bool, "Part | None"]
 
 
 class Run(NamedTuple):
@@ -72,19 +78,20 @@ class ChatTokens:
         self.shortened = False
 
     @classmethod
-    def of(cls, placed: Iterable[tuple[Segment, Sequence[int]]]) -> ChatTokens:
-        """The tokens of segments, in order; neighbours of the same owner make one run."""
+    def of(cls, placed: Iterable[tuple[Owner, Sequence[int]]]) -> ChatTokens:
+        """Ids with their owners, in order; neighbours of the same owner make one run."""
         tokens: list[int] = []
         runs: list[Run] = []
-        index, sampled, part, start = None, False, None, 0
-        for segment, ids in placed:
-            if segment.message_index != index or segment.sampled is not sampled or segment.part is not part:
+        last: Owner = (None, False, None)
+        start = 0
+        for owner, ids in placed:
+            if owner != last:
                 if len(tokens) > start:
-                    runs.append(Run(len(tokens) - start, index, sampled, part))
-                index, sampled, part, start = segment.message_index, segment.sampled, segment.part, len(tokens)
+                    runs.append(Run(len(tokens) - start, *last))
+                last, start = owner, len(tokens)
             tokens += ids
         if len(tokens) > start:
-            runs.append(Run(len(tokens) - start, index, sampled, part))
+            runs.append(Run(len(tokens) - start, *last))
         return cls(tokens, runs)
 
     def __len__(self) -> int:
@@ -122,19 +129,17 @@ class ChatTokens:
 
     def mask(self, train_on: TrainOn = "message") -> list[bool]:
         """For each token, True where it is not trained; see :meth:`weights`."""
-        return self._spread([weight == 0 for weight in self._weigh(train_on)])
+        return self.mask_and_weights(train_on)[0]
 
-    def loss_weights(self, train_on: TrainOn = "message") -> list[float] | None:
-        """The :meth:`weights`, or None where all of them are 0 or 1, so that the mask says it all."""
+    def mask_and_weights(self, train_on: TrainOn = "message") -> tuple[list[bool], list[float] | None]:
+        """The :meth:`mask`; and the :meth:`weights`, or None where all of them are 0 or 1, so that the mask says it all."""
         weights = self._weigh(train_on)
-        return None if _say_all(weights) else self._spread(weights)
+        more = None if {0, 1}.issuperset(weights) else self._spread(weights)
+        return self._spread([weight == 0 for weight in weights], True), more
 
     def _weigh(self, train_on: TrainOn) -> list[float]:
         """For each run, the factor on the loss of its tokens."""
-        weight, messages = read_selector(train_on).weight, self.messages
-        return [
-            weight(None if index is None else messages[index], sampled, part) for _, index, sampled, part in self.runs
-        ]
+        return read_selector(train_on).weigh(self.messages, self.runs)
 
     def truncate(
         self, max_seq_len: int, side: str, end_id: int | None = None, end_owner: int | None = None
@@ -181,9 +186,14 @@ class ChatTokens:
 
         return self.change_runs(move)
 
-    def _spread(self, values: Iterable[Any]) -> list[Any]:
-        """The values of the runs, for each of their tokens."""
-        return list(chain.from_iterable(map(repeat, values, [run.length for run in self.runs])))
+    def _spread(self, values: Iterable[Any], common: Any = None) -> list[Any]:
+        """The values of the runs, for each of their tokens; fastest where most are the ``common`` one."""
+        spread, stop = [common] * len(self.tokens), 0
+        for value, run in zip(values, self.runs, strict=True):
+            start, stop = stop, stop + run[0]
+            if value != common:
+                spread[start:stop] = [value] * run[0]
+        return spread
 
 
 def speech(message: Message) -> tuple[bool, Part]:
@@ -240,7 +250,7 @@ class ChatTokenizer:
         self.format_options = dict(format_options or {})
         #: How many samples were too long, by what became of them: the keys of ``TRUNCATIONS``.
         self.truncation_counts: Counter[str] = Counter()
-        self._runs: dict[tuple[str, ...], list[list[int]]] = {}
+        self._runs: dict[str | tuple[str, ...], Any] = {}
         self._format: ChatFormat | None = None
         if chat_format is not None or self.format_options:
             _ = self.format
@@ -353,10 +363,10 @@ class ChatTokenizer:
         """
         messages, tools = sample.pop("messages"), sample.pop("tools", None)
         chat = self.tokenize_chat(messages, tools=tools, add_end_tokens=not inference)
-        weights = chat._weigh(self.train_on)
-        sample["tokens"], sample["mask"] = chat.tokens, chat._spread([weight == 0 for weight in weights])
-        if not _say_all(weights):
-            sample["loss_weights"] = chat._spread(weights)
+        sample["tokens"] = chat.tokens
+        sample["mask"], weights = chat.mask_and_weights(self.train_on)
+        if weights is not None:
+            sample["loss_weights"] = weights
         return sample
 
     def prompt_tokens(self, messages: list[Message], *, tools: Any = None) -> list[int]:
@@ -443,54 +453,61 @@ class ChatTokenizer:
 
     def _encode_segments(self, segments: Iterable[Segment]) -> ChatTokens:
         """Control tokens become their ids; the text between two of them is encoded as one."""
-        ids = self._control_ids()
-        placed: list[tuple[Segment, Sequence[int]]] = []
-        texts: list[Segment] = []
-        for segment in segments:
-            if not segment.special and segment.media is None:
-                texts.append(segment)
-                continue
-            token = ids.get(segment.text)
-            if segment.media is None and token is None:
-                if segment.text in self.format.stop or not _TAG.fullmatch(segment.text):
-                    raise ValueError(
-                        f"Format {self.format.name} writes the control token {segment.text}, but the vocabulary of this "
-                        f"{type(self).__name__} has no such token. Choose another chat_format, or add the token."
-                    )
-                texts.append(segment)
-                continue
-            if texts:
-                placed += zip(texts, self._encode_run([text.text for text in texts]), strict=True)
-                texts = []
-            placed.append(
-                (segment, [token] if segment.media is None and token is not None else self._encode_media(segment))
-            )
-        if texts:
-            placed += zip(texts, self._encode_run([text.text for text in texts]), strict=True)
+        controls, cuts, known = self._control_ids(), self.cuts_at_newlines, self._runs
+        placed: list[tuple[Owner, Sequence[int]]] = []
+        # Text since the last control token or cut, neighbours of one owner joined: the last of it, and what is before that.
+        last: str | None = None
+        whose: Owner = (None, False, None)
+        before: list[tuple[Owner, str]] = []
+        for segment in chain(segments, (_CLOSE,)):
+            text, special, index, sampled, part, media = segment
+            owner = (index, sampled, part)
+            ids: Sequence[int] | None = None
+            if special or media is not None:
+                ids = [controls[text]] if media is None and text in controls else self._encode_control(segment)
+            if last is not None:
+                # A word never reaches over a line break to what is no white space: there each side keeps its own words.
+                if ids is None and not (cuts and last[-1:] == "\n" and text and not text[0].isspace()):
+                    if owner == whose:
+                        last += text
+                    else:
+                        before.append((whose, last))
+                        last, whose = text, owner
+                    continue
+                if before:
+                    owners, texts = zip(*before, (whose, last), strict=True)
+                    placed += zip(owners, known.get(texts) or self._remember(texts), strict=True)
+                    before.clear()
+                else:
+                    placed.append((whose, known.get(last) or self._remember(last)))
+            if ids is None:
+                last, whose = text, owner
+            else:
+                placed.append((owner, ids))
+                last = None
         return ChatTokens.of(placed)
 
-    def _encode_run(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts that stand side by side, cut where words cannot reach over."""
-        if not self.cuts_at_newlines or len(texts) == 1:
-            return self._encode_uncut(tuple(texts))
-        parts: list[list[int]] = []
-        start = 0
-        for at in range(1, len(texts)):
-            if _is_cut(texts[at - 1], texts[at]):
-                parts += self._encode_uncut(tuple(texts[start:at]))
-                start = at
-        return parts + self._encode_uncut(tuple(texts[start:]))
+    def _encode_control(self, segment: Any) -> Sequence[int] | None:
+        """Ids of media, and none at the close; None for a tag that is text in this vocabulary."""
+        if segment is _CLOSE:
+            return ()
+        if segment.media is not None:
+            return self._encode_media(segment)
+        if segment.text in self.format.stop or not _TAG.fullmatch(segment.text):
+            raise ValueError(
+                f"Format {self.format.name} writes the control token {segment.text}, but the vocabulary of this "
+                f"{type(self).__name__} has no such token. Choose another chat_format, or add the token."
+            )
+        return None
 
-    def _encode_uncut(self, texts: tuple[str, ...]) -> list[list[int]]:
-        """Ids of texts that are encoded as one, remembered where they are not too long."""
-        parts = self._runs.get(texts)
-        if parts is None:
-            parts = [self._encode_text(texts[0])] if len(texts) == 1 else self._encode_parts(texts)
-            if sum(map(len, texts)) <= _CACHE_CHARS:
-                if len(self._runs) >= _CACHE_SIZE:
-                    self._runs.clear()
-                self._runs[texts] = parts
-        return parts
+    def _remember(self, key: Any) -> Any:
+        """Ids of a text, or of each of several that are encoded as one; kept where they are not too long."""
+        found = self._encode_text(key) if isinstance(key, str) else self._encode_parts(key)
+        if (len(key) if isinstance(key, str) else sum(map(len, key))) <= _CACHE_CHARS:
+            if len(self._runs) >= _CACHE_SIZE:
+                self._runs.clear()
+            self._runs[key] = found
+        return found
 
     def _fit_turns(
         self, chat: ChatTokens, messages: list[Message], tools: Any, add_end_tokens: bool
@@ -528,16 +545,6 @@ class ChatTokenizer:
             if str(count).strip("0") == "1":
                 what = TRUNCATIONS[cause]
                 log.warning("Longer than max_seq_len=%s, %d so far: %s.", self.max_seq_len, count, what)
-
-
-def _is_cut(before: str, after: str) -> bool:
-    """Whether two texts, one behind the other, have the same words as each by itself."""
-    return before[-1:] == "\n" and after != "" and not after[0].isspace()
-
-
-def _say_all(weights: Iterable[float]) -> bool:
-    """Whether weights say no more than a mask does."""
-    return {0, 1}.issuperset(weights)
 
 
 def apply_template(template: Any, messages: list[Message], inference: bool) -> list[Message]:
