@@ -175,7 +175,7 @@ def soak(config: str, options: list[str], out: Path, kills: int, steps: int, rng
         if where == "while it starts":
             time.sleep(rng.uniform(0, starting))
         else:
-            attempt.until(lambda: lines(out) > before + ahead)
+            attempt.until(lambda target=before + ahead: lines(out) > target)
             starting = min(10.0, (time.monotonic() - born)) if ahead == 0 else starting
             if where == "in a save":
                 attempt.until(lambda: any(out.glob(".*.tmp")))

@@ -53,7 +53,12 @@ class TuneRecipeArgumentParser(argparse.ArgumentParser):
                 "options of torchrun go before the recipe's name."
             )
         self.config_path = find_config(options.config)
-        loaded: Any = OmegaConf.load(self.config_path)
+        try:
+            loaded: Any = OmegaConf.load(self.config_path)
+        except OSError as error:
+            if error.errno is not None:  # the file can't be read
+                raise
+            raise ValueError(f"{self.config_path} holds no keys with values ({error})") from error
         values: Any = OmegaConf.to_container(loaded, resolve=False) if isinstance(loaded, Container) else loaded
         if not isinstance(values, dict):
             raise ValueError(f"{self.config_path} holds a {type(values).__name__}; expected keys with values")
@@ -75,6 +80,9 @@ def parse(recipe_main: Callable[[DictConfig], Any]) -> Callable[..., Any]:
 
     Args:
         recipe_main: takes the config; what it returns is the exit status.
+
+    Returns:
+        The decorated function, which takes no arguments and ends the program with ``recipe_main``'s status.
 
     Example:
         >>> @parse

@@ -249,7 +249,7 @@ def family_of(config: HFConfig) -> Family:
         ValueError: where ``model_type`` isn't in the table.
     """
     model_type = config.get("model_type")
-    name = _ALIASES.get(str(model_type), model_type)
+    name = _ALIASES.get(str(model_type), str(model_type))
     if name not in FAMILIES:
         raise ValueError(f"config.json has model_type {model_type!r}; decoders are built for {sorted(FAMILIES)}")
     return FAMILIES[name]

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from torchtune.data._message import ToolCall
+from torchtune.data._tools import tool_name, tool_parameters
 
 from ._read import BadCall
 from ._write import dumps
@@ -71,10 +72,8 @@ def argument_schemas(tools: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Function name -> argument name -> schema."""
     schemas: dict[str, dict[str, Any]] = {}
     for tool in tools:
-        function = tool["function"]
-        parameters = function.get("parameters")
-        properties = parameters.get("properties") if isinstance(parameters, dict) else None
-        schemas[function.get("name", "")] = properties if isinstance(properties, dict) else {}
+        properties = (tool_parameters(tool) or {}).get("properties")
+        schemas[tool_name(tool) or ""] = properties if isinstance(properties, dict) else {}
     return schemas
 
 
@@ -98,12 +97,14 @@ def _kinds(schema: Any) -> set[str]:
     if not isinstance(schema, dict):
         return set()
     kind = schema.get("type")
-    kinds = {kind} if isinstance(kind, str) else set(kind) if isinstance(kind, list) else set()
-    for choice in schema.get("anyOf") or schema.get("oneOf") or ():
+    kinds = {one for one in (kind if isinstance(kind, list) else [kind]) if isinstance(one, str)}
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    for choice in choices if isinstance(choices, list) else ():
         kinds |= _kinds(choice)
     if schema.get("nullable") is True:
         kinds.add("null")
-    if not kinds and "enum" in schema and all(isinstance(one, str) for one in schema["enum"]):
+    enum = schema.get("enum")
+    if not kinds and isinstance(enum, list) and all(isinstance(one, str) for one in enum):
         return {"string"}
     return kinds
 

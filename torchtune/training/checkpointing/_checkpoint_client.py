@@ -18,7 +18,7 @@ from torchtune.training._distributed import first_rank_writes, get_world_size_an
 from torchtune.training._rng import get_rng_state
 from torchtune.training._sharding import gather_cpu_state_dict, get_full_optimizer_state_dict
 from torchtune.training.checkpointing._checkpointer import DistributedCheckpointer
-from torchtune.training.checkpointing._folders import complete_checkpoints
+from torchtune.training.checkpointing._folders import DCP_METADATA, resumable
 from torchtune.training.checkpointing._utils import (
     ADAPTER_CONFIG,
     ADAPTER_KEY,
@@ -28,6 +28,7 @@ from torchtune.training.checkpointing._utils import (
     MAX_STEPS_KEY,
     MODEL_KEY,
     OPT_KEY,
+    RECIPE_STATE_FNAME,
     RNG_KEY,
     SEED_KEY,
     STEPS_KEY,
@@ -127,7 +128,8 @@ class CheckpointClient:
         """The checkpointer for saves by rank, made when it is first needed."""
         if self._dcp is None:
             settings = self._cfg.checkpointer
-            self._dcp = DistributedCheckpointer(settings.checkpoint_dir, self._output_dir)
+            keep = settings.get("keep_last_n_checkpoints")
+            self._dcp = DistributedCheckpointer(settings.checkpoint_dir, self._output_dir, keep_last_n_checkpoints=keep)
         return self._dcp
 
     @property
@@ -139,11 +141,13 @@ class CheckpointClient:
 
     @property
     def resumes_from_distributed(self) -> bool:
-        """Whether the newest complete checkpoint was saved by rank, to be loaded by :meth:`load_distributed_checkpoint`."""
-        if not self._resume or not self._cfg.checkpointer.get("output_dir"):
+        """Whether the newest state of the run was saved by rank, to be loaded by :meth:`load_distributed_checkpoint`."""
+        name = self._cfg.checkpointer.get("recipe_checkpoint") or RECIPE_STATE_FNAME
+        if not self._resume or not self._cfg.checkpointer.get("output_dir") or "/" in name:
             return False
-        folders = complete_checkpoints(Path(self._output_dir))
-        return bool(folders) and (folders[-1] / ".metadata").is_file()
+        folder = Path(self._output_dir)
+        newest = resumable(folder, name, DCP_METADATA)[-1:]
+        return bool(newest) and newest == resumable(folder, DCP_METADATA)[-1:]
 
     def load_base_checkpoint(self) -> dict[str, Any]:
         """Load by the file checkpointer: the model to start from, or, when resuming, all that was saved.

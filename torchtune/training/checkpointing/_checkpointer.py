@@ -313,6 +313,9 @@ class FullModelTorchTuneCheckpointer(_OneFileCheckpointer):
         Args:
             weights_only: refuse everything but tensors and plain values; quantized models of old torchao need False.
 
+        Returns:
+            ``model``, and when resuming ``adapter`` and the keys of the run's state.
+
         Raises:
             ValueError: if a file can't be read or holds something other than tensors.
         """
@@ -334,13 +337,21 @@ class DistributedCheckpointer:
         checkpoint_dir: folder to load from, where ``output_dir`` has nothing yet.
         output_dir: folder for this run's checkpoints.
         process_group: ranks that take part; None is a gloo group of all, so that saving doesn't wait for the GPU's.
+        keep_last_n_checkpoints: delete older checkpoints of the same kind (by epoch, by step) after each save.
     """
 
-    def __init__(self, checkpoint_dir: str, output_dir: str, process_group: dist.ProcessGroup | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint_dir: str,
+        output_dir: str,
+        process_group: dist.ProcessGroup | None = None,
+        *,
+        keep_last_n_checkpoints: int | None = None,
+    ) -> None:
         self._checkpoint_dir = Path(checkpoint_dir)
         self._output_dir = Path(output_dir)
         check_writable(self._output_dir)
-        self._writer = DCPWriter(process_group)
+        self._writer = DCPWriter(process_group, keep_last_n_checkpoints)
 
     @property
     def output_dir(self) -> Path:
@@ -358,7 +369,7 @@ class DistributedCheckpointer:
             ``state_dict``, with values that aren't tensors replaced.
 
         Raises:
-            ValueError: if there is no complete checkpoint.
+            ValueError: if there is no complete checkpoint, or the newest is damaged.
         """
         folder = latest_dcp_folder(self._output_dir, adapter_only) or latest_dcp_folder(
             self._checkpoint_dir, adapter_only

@@ -179,7 +179,10 @@ def weight_files(folder: Path) -> list[Path]:
     """
     for index in (SAFETENSOR_INDEX_FNAME, TORCH_INDEX_FNAME):
         if (folder / index).is_file():
-            return [get_path(folder, name) for name in sorted(set(read_json(folder / index)["weight_map"].values()))]
+            names = read_json(folder / index).get("weight_map")
+            if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+                raise ValueError(f"{folder / index} is no index: expected `weight_map`, the file of each tensor")
+            return [get_path(folder, name) for name in sorted(set(names.values()))]
     for suffix in (".safetensors", ".bin", ".pth", ".pt"):
         skipped = (ADAPTER_MODEL_FNAME, RECIPE_STATE_FNAME.removesuffix(".pt"))
         found = sorted(path for path in folder.glob(f"*{suffix}") if path.stem not in skipped)

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ from torchtune.training.checkpointing._utils import (
     prune_surplus_checkpoints,
     read_json,
 )
+from torchtune.utils._paths import inside
 
 #: What a complete checkpoint folder holds besides its files: their sizes and hashes.
 MANIFEST_FNAME = "torchtune_checkpoint.json"
+#: What PyTorch's distributed checkpoint writes last.
+DCP_METADATA = ".metadata"
 #: What to do when a save failed.
 ADVICE = "earlier checkpoints are untouched. Free space or choose another output_dir, and resume with resume_from_checkpoint=True"
 _TMP, _OLD = ".tmp", ".old"
@@ -98,7 +101,9 @@ def commit(draft: Draft, final: Path) -> None:
             name = path.relative_to(draft.path).as_posix()
             _sync(path)
             files[name] = {"size": path.stat().st_size, "sha256": draft.hashes.get(name) or sha256(path)}
-    manifest = {"format": 1, **draft.info, "time_ns": time.time_ns(), "files": files}
+    # Later than those before it even if the clock was set back, or is that of another machine: the newest is found by it.
+    last = max((written for written, _ in _by_time(final.parent)), default=0)
+    manifest = {"format": 1, **draft.info, "time_ns": max(time.time_ns(), last + 1), "files": files}
     _write_json(draft.path / MANIFEST_FNAME, manifest)
     _sync(draft.path)
     old = final.with_name(f".{final.name}{_OLD}")
@@ -183,20 +188,46 @@ def recover(output_dir: Path) -> None:
             if final.exists():
                 shutil.rmtree(entry, ignore_errors=True)
             else:
-                entry.rename(final)
+                with suppress(FileNotFoundError):  # another rank was quicker
+                    entry.rename(final)
         elif entry.name.endswith(_TMP):
             shutil.rmtree(entry, ignore_errors=True)
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint folder.
+
+    Raises:
+        ValueError: if it is damaged, or names files elsewhere.
+    """
+    path = folder / MANIFEST_FNAME
+    manifest = read_json(path)
+    files = manifest.get("files")
+    entries = files.values() if isinstance(files, dict) else [None]
+    whole = all(isinstance(entry, dict) and {"size", "sha256"} <= entry.keys() for entry in entries)
+    if not whole or not isinstance(manifest.get("time_ns", 0), int):
+        raise ValueError(f"{path} is no manifest: expected `time_ns`, and `files` with size and sha256 of each")
+    for name in files or ():
+        inside(folder, name, str(path))
+    return manifest
+
+
 def complete_checkpoints(output_dir: Path) -> list[Path]:
-    """The complete checkpoint folders in ``output_dir``, oldest first."""
-    if not output_dir.is_dir():
-        return []
+    """The complete checkpoint folders in ``output_dir``, oldest first; one whose manifest is damaged is among them."""
+    return [entry for _, entry in _by_time(output_dir)]
+
+
+def _by_time(output_dir: Path) -> list[tuple[int, Path]]:
+    """When each complete checkpoint folder was written."""
     found = []
-    for entry in output_dir.iterdir():
-        if not entry.name.startswith(".") and (entry / MANIFEST_FNAME).is_file():
-            found.append((read_json(entry / MANIFEST_FNAME).get("time_ns", 0), entry.name, entry))
-    return [entry for _, _, entry in sorted(found)]
+    for entry in output_dir.iterdir() if output_dir.is_dir() else ():
+        path = entry / MANIFEST_FNAME
+        if not entry.name.startswith(".") and path.is_file():
+            written: Any = path.stat().st_mtime_ns
+            with suppress(ValueError):
+                written = read_manifest(entry).get("time_ns", 0)
+            found.append((written, entry))
+    return sorted(found)
 
 
 def check_folder(folder: Path, hashes: bool = True) -> list[str]:
@@ -206,8 +237,12 @@ def check_folder(folder: Path, hashes: bool = True) -> list[str]:
         folder: folder with a manifest.
         hashes: read the files and compare their hashes; else names and sizes only.
     """
+    try:
+        files = read_manifest(folder)["files"]
+    except ValueError as error:
+        return [str(error)]
     problems = []
-    for name, want in read_json(folder / MANIFEST_FNAME)["files"].items():
+    for name, want in files.items():
         path = folder / name
         if not path.is_file():
             problems.append(f"{name} is missing")
@@ -222,7 +257,11 @@ def drop_old_recipe_states(output_dir: Path, keep: int = 2) -> None:
     """Delete the recipe states of all but the newest few checkpoints: optimizer states are large, and only these serve a resume."""
     with_state = [folder for folder in complete_checkpoints(output_dir) if (folder / RECIPE_STATE_FNAME).is_file()]
     for folder in with_state[:-keep]:
-        manifest = read_json(folder / MANIFEST_FNAME)
+        try:
+            manifest = read_manifest(folder)
+        except ValueError as error:  # a resume will tell of it; this save is not concerned
+            _log.warning("%s. The checkpoint is left as it is.", error)
+            continue
         manifest["files"].pop(RECIPE_STATE_FNAME, None)
         replacement = folder / f".{MANIFEST_FNAME}"
         _write_json(replacement, manifest)
@@ -249,6 +288,38 @@ class ResumePoint:
     recipe_state: Path
 
 
+def resumable(output_dir: Path, *names: str) -> list[Path]:
+    """The checkpoint folders that hold, or should hold, the state of a run, in a file of one of these names; oldest first."""
+    found = []
+    for folder in complete_checkpoints(output_dir):
+        there = {path.name for path in folder.iterdir()}
+        with suppress(ValueError):
+            there |= read_manifest(folder)["files"].keys()
+        if there.intersection(names):
+            found.append(folder)
+    return found
+
+
+def refuse_damaged(folders: list[Path], check: bool = True) -> Path:
+    """The newest of some checkpoint folders, which has to be whole.
+
+    Args:
+        folders: oldest first.
+        check: compare the files with the manifest's hashes.
+
+    Raises:
+        ValueError: if it is damaged; names the newest before it that is whole.
+    """
+    newest = folders[-1]
+    if problems := check_folder(newest, hashes=check):
+        before = next((str(f) for f in reversed(folders[:-1]) if not check_folder(f, hashes=check)), None)
+        advice = (
+            f"Delete {newest} to resume from {before}" if before else "No intact checkpoint is before it; start anew"
+        )
+        raise ValueError(f"The newest checkpoint {newest} is damaged: {'; '.join(problems)}. {advice}.")
+    return newest
+
+
 def find_resume_point(output_dir: Path, recipe_checkpoint: str | None = None, check: bool = True) -> ResumePoint:
     """The newest checkpoint in ``output_dir`` that a run can be resumed from.
 
@@ -264,29 +335,18 @@ def find_resume_point(output_dir: Path, recipe_checkpoint: str | None = None, ch
     name = recipe_checkpoint or RECIPE_STATE_FNAME
     if "/" in name:
         return _explicit(output_dir, name)
-    folders = complete_checkpoints(output_dir)
-    usable = [
-        folder for folder in folders if (folder / name).is_file() or name in read_json(folder / MANIFEST_FNAME)["files"]
-    ]
+    usable = resumable(output_dir, name)
     if not usable:
         return _without_manifest(output_dir, name)
-    newest = usable[-1]
-    if folders[-1] != newest:
-        _log.warning(
-            "%s has no recipe state (a run's last checkpoint has none); resuming from %s.", folders[-1], newest
-        )
-    if problems := check_folder(newest, hashes=check):
-        before = next((str(f) for f in reversed(usable[:-1]) if not check_folder(f, hashes=check)), None)
-        advice = (
-            f"Delete {newest} to resume from {before}" if before else "No intact checkpoint is before it; start anew"
-        )
-        raise ValueError(f"The newest checkpoint {newest} is damaged: {'; '.join(problems)}. {advice}.")
+    if (last := complete_checkpoints(output_dir)[-1]) != usable[-1]:
+        _log.warning("%s has no recipe state (a run's last checkpoint has none); resuming from %s.", last, usable[-1])
+    newest = refuse_damaged(usable, check)
     return ResumePoint(newest, newest / name)
 
 
 def _explicit(output_dir: Path, name: str) -> ResumePoint:
     """A recipe state given by its path: the checkpoint around it, or, where states are kept apart, the newest epoch's."""
-    path = output_dir / name
+    path = inside(output_dir, name, "checkpointer.recipe_checkpoint")
     if not path.is_file():
         raise ValueError(
             f"No recipe state {path} (checkpointer.recipe_checkpoint is {name!r}, relative to output_dir)."

@@ -14,6 +14,8 @@ from warnings import warn
 
 import torch
 
+from torchtune.utils._paths import inside
+
 # Keys of the dictionaries that checkpointers load and save.
 ADAPTER_CONFIG = "adapter_config"
 ADAPTER_KEY = "adapter"
@@ -126,6 +128,12 @@ class FormattedCheckpointFiles:
     def from_dict(cls, d: dict) -> FormattedCheckpointFiles:
         """The names from a config's mapping.
 
+        Args:
+            d: has ``filename_format``, with two ``{}``, and ``max_filename``.
+
+        Returns:
+            The names.
+
         Raises:
             ValueError: if a key is missing.
         """
@@ -145,12 +153,12 @@ def get_path(input_dir: Path | str, filename: str) -> Path:
     """The path of a file in a folder.
 
     Raises:
-        ValueError: if ``input_dir`` isn't a folder, or the file isn't there.
+        ValueError: if ``input_dir`` isn't a folder, or the file isn't there, or its name leads out of it.
     """
     folder = Path(input_dir)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a valid directory.")
-    path = folder / filename
+    path = inside(folder, filename, "A checkpoint's file")
     if not path.is_file():
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:20]) or "nothing"
         raise ValueError(f"No file with name: {filename} found in {folder}. It holds: {found}.")
@@ -185,6 +193,9 @@ def get_largest_iter_folder(dir: str | Path, pattern: str = EPOCH_PATTERN) -> st
     Args:
         dir: folder to look in.
         pattern: regular expression for the name, with one group for its number.
+
+    Returns:
+        The name, without the path to it.
     """
     found = get_all_checkpoints_in_dir(Path(dir), pattern=pattern)
     return found[-1].name if found else None
@@ -206,11 +217,17 @@ def prune_surplus_checkpoints(checkpoints: list[Path], keep_last_n_checkpoints: 
             "Set it to null to keep all."
         )
     for folder in checkpoints[:-keep_last_n_checkpoints]:
-        shutil.rmtree(folder)
+        doomed = folder.with_name(f".{folder.name}.tmp")  # killed half-way, no half a checkpoint is left under its name
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def check_outdir_not_in_ckptdir(ckpt_dir: Path | str, out_dir: Path | str) -> bool:
     """Refuse an output folder that is the source folder or lies in it: the source would be changed.
+
+    Args:
+        ckpt_dir: where weights are read.
+        out_dir: where checkpoints are written.
 
     Returns:
         True.
@@ -234,6 +251,9 @@ def safe_torch_load(checkpoint_path: Path | str, weights_only: bool = True, mmap
         checkpoint_path: the file.
         weights_only: for torch files, refuse everything but tensors and plain values, so that no code can run.
         mmap: map the file and read tensors when they are used.
+
+    Returns:
+        The state dict.
 
     Raises:
         ValueError: if the file can't be read as what its name says.
