@@ -37,8 +37,8 @@ class MistralChatTemplate:
             words = self.template["ipython" if message.role == "tool" else message.role]
             if words is None:
                 raise ValueError(
-                    f"Message {index} is a system message, which Mistral's chat template does not have. Put its text into "
-                    'the first user message, or use chat_format="official" with a model that has one.'
+                    f"System prompts are not supported in MistralChatTemplate: message {index} is one. Put its text into "
+                    'the first user message, or use chat_format="official" with a model that has them.'
                 )
             changed = copy.copy(message)
             before, after = ({"type": "text", "content": text} for text in words)
