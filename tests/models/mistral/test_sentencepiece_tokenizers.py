@@ -104,7 +104,7 @@ def test_llama2_without_start_tokens(spm_file: str) -> None:
 
 
 def test_mistral_template_takes_no_system_message() -> None:
-    with pytest.raises(ValueError, match="Message 0 is a system message"):
+    with pytest.raises(ValueError, match="message 0 is one"):
         MistralChatTemplate()([Message("system", "S"), *TURN])
 
 
