@@ -21,7 +21,8 @@ def _environment() -> Any:
     from jinja2 import nodes
     from jinja2.exceptions import TemplateError
     from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from torchtune.modules.transforms.tokenizers._hf_sandbox import LimitedEnvironment
 
     class Generation(Extension):
         """``{% generation %}...{% endgeneration %}``: what the model itself emits."""
@@ -48,10 +49,9 @@ def _environment() -> Any:
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    environment = LimitedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = tojson
+    environment.limit_filters()
     environment.globals["raise_exception"] = raise_exception
     return environment
 
@@ -80,20 +80,20 @@ class Template:
         """Renders a conversation; marks of ``{% generation %}`` are in the text.
 
         Raises:
-            ValueError: if the template refuses the conversation.
+            ValueError: if the template refuses the conversation, or takes more time or memory than any needs.
         """
         from jinja2.exceptions import TemplateError
 
+        from torchtune.modules.transforms.tokenizers._hf_sandbox import MAX_SOURCE, TemplateLimitError, metered
+
         if self._compiled is None:
-            self._compiled = _environment().from_string(self.source)
+            if len(self.source) > MAX_SOURCE:
+                raise TemplateLimitError(f"it has {len(self.source):,} characters", f"{MAX_SOURCE:,}")
+            self._compiled = metered(lambda: _environment().from_string(self.source))
+        variables = {"messages": messages, "tools": tools or None, "documents": None, "add_generation_prompt": prompt}
+        variables.update({"strftime_now": self.now.strftime, **self.variables})
         try:
-            return self._compiled.render(
-                messages=messages,
-                tools=tools or None,
-                documents=None,
-                add_generation_prompt=prompt,
-                **{"strftime_now": self.now.strftime, **self.variables},
-            )
+            return metered(lambda: self._compiled.render(variables))
         except TemplateError as error:
             raise ValueError(f"The model's chat template refuses this conversation: {error}") from error
 
