@@ -34,8 +34,11 @@ def set_ipython(messages: Sequence[Message]) -> None:
     Args:
         messages: a whole conversation, in order.
     """
-    for i, message in enumerate(messages):
-        message.ipython = _is_answered(messages, i) or bool(getattr(message, "tool_calls", None))
+    followed = False
+    for message in reversed(messages):
+        answered = followed and message.role == "assistant"
+        message.ipython = answered or bool(getattr(message, "tool_calls", None))
+        followed = message.role in _RESULT_ROLES
 
 
 def set_eot(messages: Sequence[Message]) -> None:
@@ -44,11 +47,8 @@ def set_eot(messages: Sequence[Message]) -> None:
     Args:
         messages: a whole conversation, in order.
     """
-    for i, message in enumerate(messages):
-        message.eot = not (message.role in _RESULT_ROLES or _is_answered(messages, i))
-
-
-def _is_answered(messages: Sequence[Message], i: int) -> bool:
-    """Whether message ``i`` is the assistant's and a tool result directly follows it."""
-    followed = i + 1 < len(messages) and messages[i + 1].role in _RESULT_ROLES
-    return messages[i].role == "assistant" and followed
+    followed = False
+    for message in reversed(messages):
+        is_result = message.role in _RESULT_ROLES
+        message.eot = not (is_result or (followed and message.role == "assistant"))
+        followed = is_result

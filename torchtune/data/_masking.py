@@ -30,14 +30,11 @@ def mask_messages(messages: Sequence[Message], masking_strategy: MaskingStrategy
         ValueError: if the strategy is not one of these.
     """
     strategy = MaskingStrategy(masking_strategy)
-    last = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=-1)
-    for i, message in enumerate(messages):
-        if strategy is MaskingStrategy.TRAIN_ON_ALL:
-            trained = message.role != "system"
-        elif strategy is MaskingStrategy.TRAIN_ON_ASSISTANT:
-            trained = message.role == "assistant"
-        else:
-            trained = i == last
+    on_all, on_last = strategy is MaskingStrategy.TRAIN_ON_ALL, strategy is MaskingStrategy.TRAIN_ON_LAST
+    answered = False
+    for message in reversed(messages):
+        trained = message.role != "system" if on_all else message.role == "assistant" and not (on_last and answered)
+        answered = answered or trained
         message.masked = not trained or getattr(message, "weight", None) == 0
 
 

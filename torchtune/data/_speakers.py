@@ -60,7 +60,9 @@ def payload(message: Mapping[str, Any]) -> Any:
 
 def stated_calls(message: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """The calls that a message has under ``tool_calls``, and under the older ``function_call``."""
-    return read_calls(message.get("tool_calls"), where) + read_calls(message.get("function_call"), where)
+    return [
+        call for key in ("tool_calls", "function_call") if key in message for call in read_calls(message[key], where)
+    ]
 
 
 def read_part_call(part: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torchtune.data._message import Message, ToolCall
 from torchtune.data._tool_calls import read_json
 from torchtune.data._tools import read_tools
 from torchtune.data._turns import read_turns
-from torchtune.data._utils import format_content_with_images, load_image
+from torchtune.data._utils import format_content_with_images, row_image
 
 _ALPACA_PREAMBLE = (
     "Below is an instruction that describes a task{}. Write a response that appropriately completes the request."
@@ -31,6 +31,8 @@ class _Options:
     new_system_prompt: str | None
     nulls: Nulls = "auto"
     parse_text_calls: bool = False
+    image_dir: str | Path | None = None
+    image_urls: bool = False
 
     def __post_init__(self) -> None:
         if self.nulls not in ("auto", "keep", "drop"):
@@ -90,8 +92,8 @@ def _to_messages(
             continue
         if not isinstance(turn["content"], str):
             for part in turn["content"]:
-                if part["type"] == "image" and isinstance(part["content"], (str, Path)):
-                    part["content"] = load_image(part["content"])
+                if part["type"] == "image":
+                    part["content"] = row_image(part["content"], o.image_dir, o.image_urls)
         if "tool_calls" in turn:
             turn["tool_calls"] = [ToolCall(**call) for call in turn["tool_calls"]]
         messages.append(Message(**turn))
@@ -130,6 +132,8 @@ class OpenAIToMessages:
             ``keep`` removes none, ``drop`` removes all.
         parse_text_calls: read Hermes-style ``<tool_call>`` in the assistant's text as calls, and ``<tool_response>`` in
             results.
+        image_dir: folder that the paths of images start from, and that they can't leave; None takes them as they stand.
+        image_urls: whether images are fetched from URLs; else a row with one is refused.
 
     Raises:
         ValueError: if ``column_map`` names no ``messages``, or an option has no such value.
@@ -144,10 +148,12 @@ class OpenAIToMessages:
         *,
         nulls: Nulls = "auto",
         parse_text_calls: bool = False,
+        image_dir: str | Path | None = None,
+        image_urls: bool = False,
     ) -> None:
         self._columns = _columns(column_map, ["messages"], ["tools"])
         strategy = resolve_strategy(train_on_input, masking_strategy)
-        self._options = _Options(strategy, new_system_prompt, nulls, parse_text_calls)
+        self._options = _Options(strategy, new_system_prompt, nulls, parse_text_calls, image_dir, image_urls)
 
     def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
         """A row's ``messages``, and ``tools`` where it has any.
@@ -168,11 +174,12 @@ class ShareGPTToMessages:
         train_on_input: as in :class:`OpenAIToMessages`.
         column_map: the row's names for ``conversations``, ``tools`` and ``image``.
         new_system_prompt: a system message to put in place of the row's own.
-        image_dir: folder that relative image paths start from.
+        image_dir: folder that the paths of images start from, and that they can't leave; None takes them as they stand.
         image_tag: where in the first user message that has it the image goes.
         masking_strategy: as in :class:`OpenAIToMessages`.
         nulls: as in :class:`OpenAIToMessages`.
         parse_text_calls: read Hermes-style ``<tool_call>`` in ``gpt`` text as calls, and ``<tool_response>`` in results.
+        image_urls: as in :class:`OpenAIToMessages`.
 
     Raises:
         ValueError: if ``column_map`` names no ``conversations``, or no ``image`` where there is an ``image_dir``.
@@ -189,12 +196,13 @@ class ShareGPTToMessages:
         *,
         nulls: Nulls = "auto",
         parse_text_calls: bool = False,
+        image_urls: bool = False,
     ) -> None:
         self._columns = _columns(column_map, ["conversations"], ["tools", "image"])
         _check_image_column(image_dir, column_map)
-        self._image_dir, self._image_tag = image_dir, image_tag
+        self._image_tag = image_tag
         strategy = resolve_strategy(train_on_input, masking_strategy)
-        self._options = _Options(strategy, new_system_prompt, nulls, parse_text_calls)
+        self._options = _Options(strategy, new_system_prompt, nulls, parse_text_calls, image_dir, image_urls)
 
     def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
         """A row's ``messages``, and ``tools`` where it has any.
@@ -208,7 +216,7 @@ class ShareGPTToMessages:
             return result
         for message in result["messages"]:
             if message.role == "user" and self._image_tag in message.text_content:
-                images = [_image(image, self._image_dir)]
+                images = [row_image(image, self._options.image_dir, self._options.image_urls)]
                 message.content = format_content_with_images(
                     message.text_content, image_tag=self._image_tag, images=images
                 )
@@ -223,8 +231,9 @@ class InputOutputToMessages:
         train_on_input: as in :class:`OpenAIToMessages`.
         column_map: the row's names for ``input``, ``output`` and ``image``.
         new_system_prompt: a system message to put first.
-        image_dir: folder that relative image paths start from.
+        image_dir: folder that the paths of images start from, and that they can't leave; None takes them as they stand.
         masking_strategy: as in :class:`OpenAIToMessages`.
+        image_urls: as in :class:`OpenAIToMessages`.
 
     Raises:
         ValueError: if ``column_map`` names no ``input`` or no ``output``, or no ``image`` where there is an
@@ -238,10 +247,12 @@ class InputOutputToMessages:
         new_system_prompt: str | None = None,
         image_dir: Path | None = None,
         masking_strategy: str | None = "train_on_assistant",
+        *,
+        image_urls: bool = False,
     ) -> None:
         self._columns = _columns(column_map, ["input", "output"], ["image"])
         _check_image_column(image_dir, column_map)
-        self._image_dir = image_dir
+        self._image_dir, self._image_urls = image_dir, image_urls
         self._system_prompt = new_system_prompt
         self._strategy = resolve_strategy(train_on_input, masking_strategy)
 
@@ -255,7 +266,7 @@ class InputOutputToMessages:
         image = sample.get(self._columns["image"])
         if image is not None:
             text = [
-                {"type": "image", "content": _image(image, self._image_dir)},
+                {"type": "image", "content": row_image(image, self._image_dir, self._image_urls)},
                 {"type": "text", "content": text},
             ]
         messages = [
@@ -363,10 +374,3 @@ def _check_image_column(image_dir: Path | None, column_map: Mapping[str, str] | 
         raise ValueError(
             f"Please specify an 'image' key in column_map to use image_dir={str(image_dir)!r}; found {list(column_map or {})}"
         )
-
-
-def _image(image: Any, image_dir: Path | None) -> Any:
-    """An image of a row: loaded if the row has its path, else as it stands."""
-    if not isinstance(image, (str, Path)):
-        return image
-    return load_image(image if image_dir is None else Path(image_dir) / image)

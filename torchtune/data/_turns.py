@@ -28,7 +28,7 @@ _TEXT_KEYS = ("text", "content", "value", "refusal")
 _REASONING_PARTS = ("reasoning", "thinking")
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 #: Keys of messages that say no more than who calls or says what.
-_BARE_KEYS = frozenset(("role", "content", "tool_calls", "from", "value"))
+_BARE_KEYS = frozenset(("role", "content", "tool_calls", "tool_call_id", "from", "value"))
 _IMAGE_PARTS = ("image", "image_url", "input_image")
 _IMAGE_KEYS = ("image_url", "image", "content", "url", "path", "value")
 
@@ -136,7 +136,8 @@ def _joins(before: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
 def _turn(message: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": role}
     calls: list[dict[str, Any]] = []
-    turn["content"] = _content(payload(message), role, where, turn, calls)
+    content = payload(message)
+    turn["content"] = content if isinstance(content, str) else _content(content, role, where, turn, calls)
     if "tool_calls" in message or "function_call" in message:
         calls += stated_calls(message, where)
     if calls:
@@ -149,10 +150,10 @@ def _turn(message: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:
 
 def _add_extras(turn: dict[str, Any], message: Mapping[str, Any], where: str) -> None:
     """Ids, names, reasoning and weight, where the row has any."""
-    if message.keys() <= _BARE_KEYS and "reasoning_content" not in turn:
-        return
     if turn["role"] in ("tool", "ipython") and message.get("tool_call_id") is not None:
         turn["tool_call_id"] = str(message["tool_call_id"])
+    if message.keys() <= _BARE_KEYS and "reasoning_content" not in turn:
+        return
     if message.get("name") is not None:
         turn["name"] = str(message["name"])
     places = [turn.get("reasoning_content"), *(message.get(key) for key in _REASONING_KEYS)]
@@ -183,8 +184,6 @@ def _content(
     value: Any, role: str, where: str, turn: dict[str, Any], calls: list[dict[str, Any]]
 ) -> str | list[dict[str, Any]]:
     """The content of a message as text or parts; reasoning and calls among the parts go to ``turn`` and ``calls``."""
-    if isinstance(value, str):
-        return value
     if value is None:
         return ""
     is_result = role in ("tool", "ipython")

@@ -94,10 +94,10 @@ class ChatML(ChatFormat):
         w.lit(self.header("system"), "header" if system else None)
         if system is not None:
             w.content(system.pieces)
-        w.lit(default or "")
-        if chat.tools:
-            w.lit("\n\n" if system or default else "")
-            w.lit(self.tools_head)
+        if not chat.tools:
+            w.lit(default or "")
+        else:
+            w.lit((default or "") + ("\n\n" if system or default else "") + self.tools_head)
             # Each with its line break, so that a tokenizer encodes the same tool once, whatever stands behind it.
             for tool in chat.tools:
                 w.text(dumps_schema(tool) + "\n", None)

@@ -105,7 +105,7 @@ class Turn:
     @property
     def text(self) -> str:
         """The text of all pieces."""
-        return "".join(piece.text for piece in self.pieces)
+        return self.pieces[0].text if len(self.pieces) == 1 else "".join([piece.text for piece in self.pieces])
 
     @property
     def has_media(self) -> bool:
@@ -114,6 +114,8 @@ class Turn:
     def stripped(self) -> list[Piece]:
         """The pieces without white space at the turn's two ends."""
         pieces = list(self.pieces)
+        if len(pieces) == 1 and pieces[0].text and not (pieces[0].text[0].isspace() or pieces[0].text[-1].isspace()):
+            return pieces
         for end, strip in ((0, str.lstrip), (-1, str.rstrip)):
             while pieces and pieces[end].media is None:
                 text = strip(pieces[end].text)
@@ -233,7 +235,8 @@ class Writer:
     def text(self, text: str, part: Part | None = "content") -> None:
         """Writes text from the data, in which nothing is a control token."""
         if text:
-            self.segments.append(Segment(text, False, self._index, self.sampled, part))
+            # Its own __new__ takes three times as long, and a row has dozens of segments.
+            self.segments.append(tuple.__new__(Segment, (text, False, self._index, self.sampled, part, None)))
 
     def content(self, pieces: Sequence[Piece], part: Part | None = None) -> None:
         """Writes the pieces of a turn, images included."""

@@ -205,7 +205,7 @@ class TikTokenChatTokenizer(ChatTokenizer):
         return chat.truncate(self.max_seq_len, self.truncation_type, self.eos_id if add_end_tokens else None)
 
     def _encode_text(self, text: str) -> list[int]:
-        return self.tt_model.encode(text, add_bos=False, add_eos=False)
+        return self.tt_model.encode_plain(text)
 
     def _encode_parts(self, texts: Sequence[str]) -> list[list[int]]:
         ids = self._encode_text("".join(texts))

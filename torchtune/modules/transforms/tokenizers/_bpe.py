@@ -96,7 +96,7 @@ class ByteLevelBPE:
     def encode(self, text: str) -> list[int]:
         if self._core is None or (len(text) > MAX_RUN_CHARS and len(split_long_text(text)) > 1):
             return self.rust.encode(text).ids if text else []
-        if self._nfc and _MAY_COMPOSE.search(text):
+        if self._nfc and not text.isascii() and _MAY_COMPOSE.search(text):
             text = _compose(text)
         return self._core.encode_ordinary(text)
 

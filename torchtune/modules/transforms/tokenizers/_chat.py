@@ -32,8 +32,8 @@ TRUNCATIONS = {
     "plain": "samples in torchtune's own format were cut at the token",
     "untrained": "samples have nothing left that is trained",
 }
-#: Encoded stretches that a tokenizer remembers, and the longest that it does: headers and tool lists repeat.
-_CACHE_SIZE, _CACHE_CHARS = 2048, 32_768
+#: Characters of encoded text that a tokenizer remembers, and of the longest such text: headers and tools repeat.
+_CACHE_CHARS, _CACHE_TEXT = 2_000_000, 32_768
 #: Tags such as <tool_call>: tokens in some vocabularies of a family and text in others.
 #: Behind the last segment: nothing, but what stands before it is closed.
 _CLOSE = ("", True, None, False, None, None)
@@ -82,16 +82,14 @@ class ChatTokens:
         """Ids with their owners, in order; neighbours of the same owner make one run."""
         tokens: list[int] = []
         runs: list[Run] = []
-        last: Owner = (None, False, None)
+        last: Owner | None = None
         start = 0
-        for owner, ids in placed:
+        for owner, ids in chain(placed, [(None, ())]):
             if owner != last:
-                if len(tokens) > start:
-                    runs.append(Run(len(tokens) - start, *last))
+                if last is not None and len(tokens) > start:
+                    runs.append(tuple.__new__(Run, (len(tokens) - start, *last)))
                 last, start = owner, len(tokens)
             tokens += ids
-        if len(tokens) > start:
-            runs.append(Run(len(tokens) - start, *last))
         return cls(tokens, runs)
 
     def __len__(self) -> int:
@@ -251,6 +249,7 @@ class ChatTokenizer:
         #: How many samples were too long, by what became of them: the keys of ``TRUNCATIONS``.
         self.truncation_counts: Counter[str] = Counter()
         self._runs: dict[str | tuple[str, ...], Any] = {}
+        self._room = _CACHE_CHARS
         self._format: ChatFormat | None = None
         if chat_format is not None or self.format_options:
             _ = self.format
@@ -500,12 +499,15 @@ class ChatTokenizer:
             )
         return None
 
-    def _remember(self, key: Any) -> Any:
+    def _remember(self, key: str | tuple[str, ...]) -> Any:
         """Ids of a text, or of each of several that are encoded as one; kept where they are not too long."""
-        found = self._encode_text(key) if isinstance(key, str) else self._encode_parts(key)
-        if (len(key) if isinstance(key, str) else sum(map(len, key))) <= _CACHE_CHARS:
-            if len(self._runs) >= _CACHE_SIZE:
+        found: Any = self._encode_text(key) if isinstance(key, str) else self._encode_parts(key)
+        size = len(key) if isinstance(key, str) else sum(map(len, key))
+        if size <= _CACHE_TEXT:
+            self._room -= size
+            if self._room < 0:
                 self._runs.clear()
+                self._room = _CACHE_CHARS
             self._runs[key] = found
         return found
 

@@ -54,11 +54,20 @@ class TikTokenBaseTokenizer:
         if not text:
             return []
         ids = [self.bos_id] if add_bos else []
-        for piece in split_long_text(text):
-            ids += self.tt_model.encode_ordinary(piece)
+        ids += self.encode_plain(text)
         if add_eos:
             ids.append(self.eos_id)
         return ids
+
+    def encode_plain(self, text: str) -> list[int]:
+        """The ids of a text, with nothing put before it or after it.
+
+        Args:
+            text: the text; what looks like a control token stays text.
+        """
+        if len(text) <= MAX_RUN_CHARS:
+            return self.tt_model.encode_ordinary(text)
+        return [token for piece in split_long_text(text) for token in self.tt_model.encode_ordinary(piece)]
 
     def decode(self, token_ids: list[int], truncate_at_eos: bool = True) -> str:
         """Decodes token ids, control tokens included.
