@@ -6,6 +6,7 @@ and :func:`count_loss_tokens`, :func:`clip_grad_norm`, :class:`CheckpointSchedul
 :class:`Objective`, :class:`Distillation` and :class:`EarlyExit`, :func:`prepare_qat`.
 """
 
+from torchtune.training import checkpointing
 from torchtune.training._activation_offloading import NoOpManager, OffloadActivations, get_act_offloading_ctx_manager
 from torchtune.training._adapter import finish_adapter, get_adapter_config, initial_adapter
 from torchtune.training._compile import compile_loss, compile_model
@@ -77,31 +78,7 @@ from torchtune.training._sharding import (
 )
 from torchtune.training._step import CheckpointSchedule, LossAccumulator, StepLoss, count_loss_tokens, progress_bar
 from torchtune.training.activations import apply_selective_activation_checkpointing
-from torchtune.training.checkpointing import (
-    ADAPTER_CONFIG,
-    ADAPTER_KEY,
-    DATALOADER_KEY,
-    EPOCHS_KEY,
-    LR_SCHEDULER_KEY,
-    MAX_STEPS_KEY,
-    MODEL_KEY,
-    OPT_KEY,
-    RNG_KEY,
-    SEED_KEY,
-    STEPS_KEY,
-    TOTAL_EPOCHS_KEY,
-    VAL_DATALOADER_KEY,
-    CheckpointClient,
-    Checkpointer,
-    DistributedCheckpointer,
-    FormattedCheckpointFiles,
-    FullModelHFCheckpointer,
-    FullModelMetaCheckpointer,
-    FullModelTorchTuneCheckpointer,
-    ModelType,
-    TrainingProgress,
-    update_state_dict_for_classifier,
-)
+from torchtune.training.checkpointing import *  # noqa: F403
 from torchtune.training.lr_schedulers import get_cosine_schedule_with_warmup, get_lr
 from torchtune.training.memory import (
     VALID_BACKENDS_FOR_MEMORY_STATS,
@@ -120,35 +97,19 @@ from torchtune.training.quantization import get_quantizer_mode
 from torchtune.training.seed import set_seed
 
 __all__ = [
-    "ADAPTER_CONFIG",
-    "ADAPTER_KEY",
-    "CheckpointClient",
     "CheckpointSchedule",
-    "Checkpointer",
-    "DATALOADER_KEY",
     "DEFAULT_PROFILER_ACTIVITIES",
     "DEFAULT_PROFILE_DIR",
     "DEFAULT_SCHEDULE",
     "DEFAULT_TRACE_OPTS",
     "Distillation",
-    "DistributedCheckpointer",
     "DummyProfiler",
-    "EPOCHS_KEY",
     "EarlyExit",
-    "FormattedCheckpointFiles",
-    "FullModelHFCheckpointer",
-    "FullModelMetaCheckpointer",
-    "FullModelTorchTuneCheckpointer",
     "InBackwardSchedule",
-    "LR_SCHEDULER_KEY",
     "LossAccumulator",
     "LossCheck",
-    "MAX_STEPS_KEY",
-    "MODEL_KEY",
-    "ModelType",
     "NoOpManager",
     "NonFiniteLossError",
-    "OPT_KEY",
     "Objective",
     "OffloadActivations",
     "OptimizerInBackwardWrapper",
@@ -156,17 +117,11 @@ __all__ = [
     "ParallelDims",
     "Parallelism",
     "PolicyRecipe",
-    "RNG_KEY",
     "ResumableSampler",
-    "SEED_KEY",
-    "STEPS_KEY",
     "StepLoss",
     "StopSignal",
-    "TOTAL_EPOCHS_KEY",
     "Trained",
-    "TrainingProgress",
     "VALID_BACKENDS_FOR_MEMORY_STATS",
-    "VAL_DATALOADER_KEY",
     "add_layer_dropout",
     "all_reduce_sum",
     "apply_selective_activation_checkpointing",
@@ -230,8 +185,8 @@ __all__ = [
     "shard_model",
     "steps_per_epoch",
     "token_loss",
-    "update_state_dict_for_classifier",
     "validate_expected_param_dtype",
     "validate_no_params_on_meta_device",
     "with_one_dataset",
 ]
+__all__ += checkpointing.__all__
