@@ -142,8 +142,9 @@ TOOL_CALLING: tuple[tuple[str, str], ...] = (
         "model.intermediate_dim=14336 model.max_seq_len=32768 model.rope_base=1000000",
     ),
     ("*/[78]B_full_tool_calling", "gradient_accumulation_steps=8"),
-    # their templates have no calls
-    ("gemma3/* phi4_mini/*", "tokenizer.format_options.tool_convention=hermes"),
+    # their templates have no calls: Gemma's family has none at all, Phi's has tokens for them
+    ("gemma3/*", "tokenizer.format_options.tool_convention=hermes"),
+    ("phi4_mini/*", "tokenizer.format_options.tool_convention=native"),
     # OpenAI's ids are not of nine letters or digits
     ("mistral*/* ministral/*", "tokenizer.format_options.call_ids=derive"),
     # experts have no adapters, so that what is saved loads in PEFT

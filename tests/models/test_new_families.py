@@ -207,7 +207,7 @@ def test_a_family_without_tools_writes_them_by_the_convention_it_is_given(tmp_pa
         ("ministral/8B", '[TOOL_CALLS][{"name": "add", "arguments": {"a": 1}, "id": "'),
         ("mistral_nemo/12B", '[TOOL_CALLS][{"name": "add", "arguments": {"a": 1}, "id": "'),
         ("mistral_small/24B", '[TOOL_CALLS][{"name": "add", "arguments": {"a": 1}, "id": "'),
-        ("phi4_mini/3.8B", '<|assistant|><tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call><|end|>'),
+        ("phi4_mini/3.8B", '<|assistant|><|tool_call|>[{"name": "add", "arguments": {"a": 1}}]<|/tool_call|><|end|>'),
     ],
 )
 def test_openai_rows_are_trained_as_the_config_says(tmp_path: Path, config: str, call: str) -> None:

@@ -283,6 +283,31 @@ def test_phi_4_mini_has_no_newlines() -> None:
     assert prompt == "<|system|>Be kind.<|end|><|user|>Hi<|end|><|assistant|>"
 
 
+def test_phi_4_mini_writes_and_reads_tools_in_tokens_of_its_own() -> None:
+    fmt = get_format("phi4_mini")
+    two = [CALL, ToolCall("get_weather", {"city": "<|/tool_call|>"}, "b")]
+    segments = fmt.render([Message("system", "Be kind."), *chat(calls=two, text="A moment.")], TOOLS)
+    text = text_of(segments)
+    assert (
+        text.startswith('<|system|>Be kind.<|tool|>[{"name": "get_weather", ') and "]<|/tool|><|end|><|user|>" in text
+    )
+    assert '<|assistant|>A moment.<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Rome"}}, {' in text
+    assert "]<|/tool_call|><|end|><|tool_response|>res0<|end|><|tool_response|>res1<|end|>" in text
+    assert [s.special for s in segments if s.text == "<|/tool_call|>"] == [True]
+    parsed = fmt.parse(own(segments, 2))
+    assert parsed.tool_calls == [ToolCall(c.name, c.arguments) for c in two]
+    assert parsed.content == "A moment." and not parsed.unparsed and parsed.complete
+    assert text_of(fmt.render([Message("user", "Hi")], TOOLS)).startswith(
+        "<|system|>You are a helpful assistant with some tools.<|tool|>["
+    )
+    cut = fmt.parse('<|tool_call|>[{"name": "get_weather", "arguments": {"ci')
+    assert not cut.tool_calls and "cut off" in cut.unparsed[0].reason and "get_weather" in cut.unparsed[0].text
+    lent = get_format("phi4_mini", tool_convention="hermes")
+    segments = lent.render(chat(), TOOLS)
+    assert '<|assistant|><tool_call>\n{"name": "get_weather"' in text_of(segments)
+    assert lent.parse(own(segments, 1)).tool_calls == [ToolCall("get_weather", {"city": "Rome"})]
+
+
 def test_name_decides_between_formats_that_fit_a_template(tmp_path: Path) -> None:
     template = "{{ '<|start_header_id|>' }} Cutting Knowledge Date builtin_tools"
     (tmp_path / "chat_template.jinja").write_text(template)

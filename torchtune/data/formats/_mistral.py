@@ -14,7 +14,7 @@ from torchtune.data._message import ToolCall
 
 from ._base import ChatFormat, Option, ParsedMessage, UnparsedCall
 from ._hermes_style import result_text
-from ._read import BadCall, Draft, Source, call_from, decode_json, read_thinking
+from ._read import BadCall, Draft, Source, call_from, decode_json, read_call_list, read_thinking
 from ._write import NO_VALUE, dumps
 
 if TYPE_CHECKING:
@@ -161,18 +161,7 @@ class MistralV3(ChatFormat):
 
     def read_calls(self, source: Source, at: int, draft: Draft) -> None:
         """The JSON list of calls at ``at``."""
-        try:
-            values, end = decode_json(source.text, source.skip_space(at + len(_CALLS)))
-            if not isinstance(values, list):
-                raise BadCall(f"expected a JSON list of calls, found {type(values).__name__}")
-        except BadCall as error:
-            draft.unparsed.append(UnparsedCall(source.rest(at), str(error)))
-            return
-        for value in values:
-            try:
-                draft.calls.append(call_from(value))
-            except BadCall as error:
-                draft.unparsed.append(UnparsedCall(dumps(value), str(error)))
+        end = read_call_list(source, at, _CALLS, draft)
         if source.rest(end).strip():
             draft.texts.append(source.rest(end))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torchtune.data._message import ToolCall
 
 from ._base import ParsedMessage, UnparsedCall
+from ._write import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,6 +133,23 @@ def read_json_call(source: Source, start: int) -> tuple[ToolCall, int]:
     """The JSON call at ``start``, white space before it allowed, and where it ends."""
     value, end = decode_json(source.text, source.skip_space(start))
     return call_from(value), end
+
+
+def read_call_list(source: Source, at: int, opening: str, draft: Draft) -> int:
+    """Reads the JSON list of calls behind ``opening``, which stands at ``at``; returns where it ends."""
+    try:
+        values, end = decode_json(source.text, source.skip_space(at + len(opening)))
+        if not isinstance(values, list):
+            raise BadCall(f"expected a JSON list of calls, found {type(values).__name__}")
+    except BadCall as error:
+        draft.unparsed.append(UnparsedCall(source.rest(at), str(error)))
+        return len(source.text)
+    for value in values:
+        try:
+            draft.calls.append(call_from(value))
+        except BadCall as error:
+            draft.unparsed.append(UnparsedCall(dumps(value), str(error)))
+    return end
 
 
 def read_thinking(
