@@ -115,7 +115,7 @@ class Attempt:
 
     def until(self, reached: Any) -> None:
         while self.running() and not reached():
-            time.sleep(0.001)
+            time.sleep(0.003)
 
     def kill(self) -> bool:
         """Whether it was still there to be killed."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchtune.data import format_content_with_images, load_image, truncate
+from torchtune import data
+from torchtune.data import _utils, format_content_with_images, load_image, truncate
 
 
 @given(st.lists(st.integers(), max_size=8), st.integers(0, 10), st.sampled_from(["left", "right"]))
@@ -132,3 +137,53 @@ def test_the_heart_imports_only_the_standard_library_and_its_own_kind(name: str)
         for module in modules:
             own = module.startswith("torchtune.data._") and module.rsplit(".", 1)[1] in PURE
             assert own or module.split(".")[0] in sys.stdlib_module_names, module
+
+
+def test_image_urls_are_fetched_only_by_option_and_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Endless)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/a.png"
+    with pytest.raises(ValueError, match="images are fetched from the network only with image_urls=True"):
+        _utils.row_image(url)
+    monkeypatch.setattr(_utils, "MAX_IMAGE_BYTES", 1 << 20)
+    with pytest.raises(ValueError, match="larger than 1 MiB"):
+        _utils.row_image(url, image_urls=True)
+    monkeypatch.setattr(_utils, "MAX_IMAGE_BYTES", 1 << 40)
+    monkeypatch.setattr(_utils, "time", SimpleNamespace(monotonic=iter(range(0, 10**6, 40)).__next__))
+    with pytest.raises(ValueError, match="took longer than 60 s"):
+        _utils.row_image(url, image_urls=True)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/secret.png", "a/../../secret.png"])
+def test_image_paths_stay_in_their_folder(path: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(ValueError, match="leads out of|expected the name of a file"):
+        _utils.row_image(path, tmp_path / "images")
+    rows = {
+        data.OpenAIToMessages(image_dir=tmp_path / "images"): {
+            "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": path}}]}]
+        },
+        data.ShareGPTToMessages(column_map={"conversations": "c", "image": "i"}, image_dir=tmp_path / "images"): {
+            "c": [{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": "!"}],
+            "i": path,
+        },
+        data.InputOutputToMessages(
+            column_map={"input": "q", "output": "a", "image": "i"}, image_dir=tmp_path / "images"
+        ): {"q": "?", "a": "!", "i": path},
+    }
+    for transform, row in rows.items():
+        with pytest.raises(ValueError):
+            transform(row)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
+
+from torchtune.utils._paths import inside
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from torchdata.nodes import BaseNode, Loader
 
 _REMOTE_SCHEMES = ("http", "https", "ftp", "data")
+#: Limits of an image that is fetched.
+MAX_IMAGE_BYTES, MAX_IMAGE_SECONDS = 64 * 2**20, 60.0
 
 
 def truncate(
@@ -80,9 +85,9 @@ def load_image(image_loc: Path | str) -> torch.Tensor:
         RGB values, uint8, ``[3, h, w]``.
 
     Raises:
-        ValueError: if the image cannot be fetched or decoded.
+        ValueError: if the image cannot be fetched, within 60 seconds and 64 MiB, or cannot be decoded.
     """
-    remote = isinstance(image_loc, str) and urlsplit(image_loc[:64]).scheme in _REMOTE_SCHEMES
+    remote = _scheme(image_loc) in _REMOTE_SCHEMES
     try:
         return _decode(_fetch(str(image_loc)) if remote else Path(image_loc).read_bytes())
     except ImportError:
@@ -92,11 +97,48 @@ def load_image(image_loc: Path | str) -> torch.Tensor:
         raise ValueError(f"Failed to load {kind} image as torch.Tensor: {str(image_loc)[:200]}: {error}") from error
 
 
+def row_image(image: Any, image_dir: str | Path | None = None, image_urls: bool = False) -> Any:
+    """An image of a row: loaded if the row has its path or URL, else as it stands.
+
+    Args:
+        image: a path, a URL, or an image.
+        image_dir: folder that the paths start from, and that they can't leave; None takes them as they stand.
+        image_urls: whether images may be fetched from the network; ``data:`` URLs, which hold theirs, always may.
+
+    Raises:
+        ValueError: if a path leaves the folder, a URL is not allowed, or the image can't be loaded.
+    """
+    if not isinstance(image, (str, Path)):
+        return image
+    scheme = _scheme(image)
+    if scheme in _REMOTE_SCHEMES:
+        if scheme != "data" and not image_urls:
+            raise ValueError(
+                f"The row's image is at {str(image)[:200]}; images are fetched from the network only with image_urls=True"
+            )
+        return load_image(image)
+    return load_image(image if image_dir is None else inside(image_dir, image, "The row's image"))
+
+
+def _scheme(image: Path | str) -> str:
+    try:
+        return urlsplit(image[:64]).scheme if isinstance(image, str) else ""
+    except ValueError:  # a path with brackets
+        return ""
+
+
 def _fetch(url: str) -> bytes:
     from urllib.request import urlopen
 
-    with urlopen(url, timeout=60) as response:
-        return response.read()
+    ends, data = time.monotonic() + MAX_IMAGE_SECONDS, bytearray()
+    with urlopen(url, timeout=MAX_IMAGE_SECONDS) as response:
+        while chunk := response.read(1 << 16):
+            data += chunk
+            if len(data) > MAX_IMAGE_BYTES:
+                raise ValueError(f"it is larger than {MAX_IMAGE_BYTES >> 20} MiB")
+            if time.monotonic() > ends:
+                raise ValueError(f"it took longer than {MAX_IMAGE_SECONDS:.0f} s")
+    return bytes(data)
 
 
 def _decode(data: bytes) -> torch.Tensor:

@@ -178,6 +178,8 @@ def chat_dataset(
     nulls: str = "auto",
     parse_text_calls: bool = False,
     builtin_tools: Collection[str] = (),
+    image_dir: str | None = None,
+    image_urls: bool = False,
     **load_dataset_kwargs: Any,
 ) -> SFTDataset | PackedDataset:
     """Conversations, tool calls and tools included.
@@ -203,6 +205,8 @@ def chat_dataset(
             see :class:`~torchtune.data.OpenAIToMessages`.
         parse_text_calls: read Hermes-style ``<tool_call>`` in the assistant's text as calls.
         builtin_tools: names that may be called without being among the tools, such as ``brave_search`` of Llama 3.1.
+        image_dir: folder that the rows' image paths start from, and that they can't leave.
+        image_urls: whether images are fetched from URLs; else a row with one is refused.
         load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...; ``streaming=True`` reads rows while
             training, and more: see :func:`build_dataset`.
 
@@ -224,6 +228,8 @@ def chat_dataset(
         new_system_prompt=new_system_prompt,
         nulls=nulls,
         parse_text_calls=parse_text_calls,
+        image_dir=image_dir,
+        image_urls=image_urls,
     )
     return sft_dataset(
         tokenizer,

@@ -32,6 +32,7 @@ def multimodal_chat_dataset(
     image_dir: str | None = None,
     filter_fn: Callable[..., Any] | None = None,
     split: str = "train",
+    image_urls: bool = False,
     **load_dataset_kwargs: Any,
 ) -> SFTDataset:
     """ShareGPT conversations about an image; the answers are trained on.
@@ -43,9 +44,10 @@ def multimodal_chat_dataset(
         new_system_prompt: a system message in place of the rows' own.
         packed: not supported.
         image_tag: where in the first user message that has it the image goes.
-        image_dir: folder that relative image paths start from.
+        image_dir: folder that the rows' image paths start from, and that they can't leave.
         filter_fn: keeps the rows for which it is true.
         split: the split, or a slice of it such as ``"train[:5%]"``.
+        image_urls: whether images are fetched from URLs; else a row with one is refused.
         load_dataset_kwargs: for ``datasets.load_dataset``.
 
     Returns:
@@ -60,6 +62,7 @@ def multimodal_chat_dataset(
         new_system_prompt=new_system_prompt,
         image_dir=Path(image_dir) if image_dir is not None else None,
         image_tag=image_tag,
+        image_urls=image_urls,
     )
     return _dataset(
         model_transform, transform, packed, source=source, filter_fn=filter_fn, split=split, **load_dataset_kwargs
@@ -84,7 +87,7 @@ def llava_instruct_dataset(
     Args:
         model_transform: the model's transform of messages and images.
         source: see :class:`~torchtune.datasets.SFTDataset`.
-        image_dir: folder that the rows' image paths start from.
+        image_dir: folder that the rows' image paths start from, and that they can't leave.
         column_map: the rows' names for ``conversations`` and ``image``.
         new_system_prompt: a system message in place of the rows' own.
         packed: not supported.
@@ -128,6 +131,7 @@ def vqa_dataset(
     packed: bool = False,
     filter_fn: Callable[..., Any] | None = None,
     split: str = "train",
+    image_urls: bool = False,
     **load_dataset_kwargs: Any,
 ) -> SFTDataset:
     """Questions about an image: rows of ``input``, ``output`` and ``image``; the answers are trained on.
@@ -135,12 +139,13 @@ def vqa_dataset(
     Args:
         model_transform: the model's transform of messages and images.
         source: see :class:`~torchtune.datasets.SFTDataset`.
-        image_dir: folder that relative image paths start from.
+        image_dir: folder that the rows' image paths start from, and that they can't leave.
         column_map: the rows' names for ``input``, ``output`` and ``image``.
         new_system_prompt: a system message to put first.
         packed: not supported.
         filter_fn: keeps the rows for which it is true.
         split: the split, or a slice of it such as ``"train[:5%]"``.
+        image_urls: whether images are fetched from URLs; else a row with one is refused.
         load_dataset_kwargs: for ``datasets.load_dataset``.
 
     Returns:
@@ -154,6 +159,7 @@ def vqa_dataset(
         column_map=column_map,
         new_system_prompt=new_system_prompt,
         image_dir=Path(image_dir) if image_dir is not None else None,
+        image_urls=image_urls,
     )
     return _dataset(
         model_transform, transform, packed, source=source, filter_fn=filter_fn, split=split, **load_dataset_kwargs
@@ -227,6 +233,7 @@ def the_cauldron_dataset(
     packed: bool = False,
     filter_fn: Callable[..., Any] | None = None,
     split: str = "train",
+    image_urls: bool = False,
     **load_dataset_kwargs: Any,
 ) -> SFTDataset:
     """The Cauldron: fifty datasets of questions about images in one form.
@@ -240,6 +247,7 @@ def the_cauldron_dataset(
         packed: not supported.
         filter_fn: keeps the rows for which it is true.
         split: the split, or a slice of it such as ``"train[:5%]"``.
+        image_urls: whether images are fetched from URLs; else a row with one is refused.
         load_dataset_kwargs: for ``datasets.load_dataset``.
 
     Raises:

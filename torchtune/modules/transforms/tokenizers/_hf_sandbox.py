@@ -215,7 +215,7 @@ class _Counting(NodeTransformer):
         return self._filter(nodes.Const(piece.data, lineno=piece.lineno), "_shown")
 
     @staticmethod
-    def _filter(value: nodes.Expr, name: str) -> nodes.Filter:
+    def _filter(value: nodes.Node, name: str) -> nodes.Filter:
         return nodes.Filter(value, name, [], [], None, None, lineno=value.lineno)
 
 
