@@ -14,18 +14,20 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from torchtune.config._errors import OPTIONAL_PACKAGES, InstantiationError
+from torchtune.config._secrets import without_secrets
 from torchtune.utils._logging import get_logger, log_rank_zero
 from torchtune.utils._text import nearest
 
 
 def log_config(recipe_name: str, cfg: DictConfig) -> None:
-    """Logs a config with its interpolations resolved, on rank zero.
+    """Logs a config with its interpolations resolved, on rank zero; tokens and keys are hidden.
 
     Args:
         recipe_name: the recipe's name, for the headline.
         cfg: the parsed config.
     """
-    shown = OmegaConf.to_yaml(cfg, resolve=True, sort_keys=True)
+    plain = without_secrets(OmegaConf.to_container(cfg, resolve=True))
+    shown = OmegaConf.to_yaml(OmegaConf.create(plain), sort_keys=True)
     log_rank_zero(get_logger("INFO"), f"Running {recipe_name} with resolved config:\n\n{shown}")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from typing_extensions import Protocol
 
+from torchtune.config._secrets import without_secrets
 from torchtune.training._distributed import get_world_size_and_rank
 from torchtune.training._run_summary import RunSummary
 
@@ -28,26 +28,13 @@ _log = logging.getLogger("torchtune")
 
 Scalar = Union[torch.Tensor, np.ndarray, int, float]  # noqa: UP007 (the recorded alias is a Union)
 
-_SECRET = re.compile(r"(^|_)(token|api_?key|access_?key|secret|password)$", re.IGNORECASE)
-_HIDDEN = "<hidden>"
-
 
 def _number(data: Scalar) -> float | int:
     return data.item() if isinstance(data, (torch.Tensor, np.ndarray, np.generic)) else data
 
 
-def _without_secrets(value: Any) -> Any:
-    """A config's plain values, with those hidden whose key says that they are secret."""
-    if isinstance(value, dict):
-        hidden = {k for k, v in value.items() if _SECRET.search(str(k)) and isinstance(v, str)}
-        return {k: _HIDDEN if k in hidden else _without_secrets(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_without_secrets(v) for v in value]
-    return value
-
-
 def _plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
-    return _without_secrets(OmegaConf.to_container(config, resolve=resolve))
+    return without_secrets(OmegaConf.to_container(config, resolve=resolve))
 
 
 def save_config(config: DictConfig) -> Path:
