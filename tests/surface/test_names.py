@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import json
+import pkgutil
 from inspect import Parameter
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,20 @@ def test_package_says_its_version_and_its_parts_by_name() -> None:
 
     assert torchtune.__version__[0].isdigit()
     assert all(isinstance(name, str) and hasattr(torchtune, name) for name in torchtune.__all__)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_what_a_module_lists_is_there_once_and_star_imports_work() -> None:
+    import torchtune
+
+    found = 0
+    for info in pkgutil.walk_packages(torchtune.__path__, "torchtune."):
+        listed = (
+            None if info.name.endswith("__main__") else getattr(importlib.import_module(info.name), "__all__", None)
+        )
+        if listed is not None:
+            found += 1
+            assert len(listed) == len(set(listed)), info.name
+            exec(f"from {info.name} import *", space := {})
+            assert set(listed) <= set(space), info.name
+    assert found > 40
