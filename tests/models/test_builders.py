@@ -53,7 +53,7 @@ FAMILIES = {
 
 def _builders(family: str) -> list[Any]:
     module = importlib.import_module(f"torchtune.models.{family}")
-    names = [name for name in module.__all__ if not name.endswith("_tokenizer")]
+    names = [name for name in module.__all__ if not name.endswith(("_tokenizer", "_to_tune", "_to_hf"))]
     return [getattr(module, name) for name in names if hasattr(getattr(module, name), "__signature__")]
 
 

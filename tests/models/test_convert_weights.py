@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from torchtune.models._families import family_of, head_sizes, rope_of, spec_from_hf_config
-from torchtune.models._key_maps import GEMMA2_HF, GENERIC_HF, PHI3_HF, QWEN2_HF, QWEN3_HF
+from torchtune.models._key_maps import GEMMA2_HF, GENERIC_HF, GPT_OSS_HF, PHI3_HF, QWEN2_HF, QWEN3_HF
 from torchtune.models.convert_weights import (
     UnexpectedKey,
     get_mapped_key,
@@ -222,3 +223,32 @@ def test_what_is_not_built_is_refused_not_built_almost_right(change: dict[str, A
 
 def test_family_table_knows_the_layouts() -> None:
     assert family_of({"model_type": "qwen3"}).hf is QWEN3_HF
+
+
+def test_adapters_of_experts_take_one_rank_or_a_block_each() -> None:
+    config = {"target_modules": ["q_proj", "experts"], "r": 2, "lora_alpha": 4}
+    written = tune_to_peft_adapter_config(config, key_map=GPT_OSS_HF)
+    assert written["target_modules"] == ["q_proj"]
+    assert written["target_parameters"] == ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    assert written["rank_pattern"] == {"mlp.experts.gate_up_proj": 4}
+    with pytest.raises(ValueError, match="no DoRA for experts"):
+        tune_to_peft_adapter_config({**config, "use_dora": True}, key_map=GPT_OSS_HF)
+
+    prefix, generator = "base_model.model.model.layers.0.mlp.experts.", torch.Generator().manual_seed(0)
+    shapes = {"base_layer.lora_A": (6, 5), "base_layer.lora_B": (8, 6), "lora_A": (6, 4), "lora_B": (5, 6)}
+    theirs = {f"{prefix}{name}.weight": torch.randn(s, generator=generator) for name, s in shapes.items()}
+    load = partial(peft_to_tune_adapter_weights, **HEADS, key_map=GPT_OSS_HF, num_experts=3)
+    ours = load(theirs)
+    # The update of expert 1: PEFT's is sum over r of B[o, r, e] A[e, r, i], gate and up alternate.
+    a, b = theirs[f"{prefix}base_layer.lora_A.weight"], theirs[f"{prefix}base_layer.lora_B.weight"]
+    update = torch.einsum("ore,eri->eio", b.unflatten(1, (2, 3)), a.unflatten(0, (3, 2)))[1]
+    for name, part in (("gate", update[:, ::2]), ("up", update[:, 1::2])):
+        factors = [ours[f"layers.0.mlp.experts.lora_{name}_{f}"][1] for f in "ab"]
+        torch.testing.assert_close(factors[0] @ factors[1], part)
+    with pytest.raises(ValueError, match="needs num_experts"):
+        load(theirs, num_experts=None)
+    with pytest.raises(ValueError, match="lora_B.weight'. are missing"):
+        load({key: value for key, value in theirs.items() if not key.endswith("experts.lora_B.weight")})
+    with pytest.raises(ValueError, match="rank 4, .* has 2"):
+        wide = {"base_layer.lora_A": torch.ones(12, 5), "base_layer.lora_B": torch.ones(8, 12)}
+        load({**theirs, **{f"{prefix}{name}.weight": tensor for name, tensor in wide.items()}})

@@ -158,7 +158,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-# Families with experts, whose adapters stand in tests of their own.
+# Families with experts, which PEFT adapts by `target_parameters`.
 MIXTURES = ("qwen3_moe", "gpt_oss")
 
 
@@ -261,7 +261,7 @@ def test_reward_models_equal_transformers(name: str) -> None:
 def test_adapters_equal_peft(pair: Pair, use_dora: bool) -> None:
     peft = pytest.importorskip("peft")
     targets = ["q_proj", "k_proj", "v_proj", "output_proj"]
-    targets += ["w1", "w2", "w3"] if pair.config["model_type"] not in MIXTURES else []
+    targets += ["w1", "w2", "w3"] if pair.config["model_type"] not in MIXTURES else [] if use_dora else ["experts"]
     _compare_adapters(pair, peft, targets, use_dora)
 
 
@@ -273,7 +273,11 @@ def test_adapters_of_some_of_the_fused_layers_equal_peft() -> None:
 
 
 def _compare_adapters(pair: Pair, peft: Any, targets: list[str], use_dora: bool) -> None:
-    ours = pair.tune(Adapter(frozenset(targets), rank=4, alpha=8.0, use_dora=use_dora), strict=False)
+    adapted = {"w1"} | set(targets) if "experts" in targets else set(targets)
+    tokens = _tokens()
+    with torch.no_grad():
+        without = pair.tune()(tokens)
+    ours = pair.tune(Adapter(frozenset(adapted), rank=4, alpha=8.0, use_dora=use_dora), strict=False)
     if use_dora:
         for module in ours.modules():
             if hasattr(module, "initialize_dora_magnitude"):
@@ -295,9 +299,10 @@ def _compare_adapters(pair: Pair, peft: Any, targets: list[str], use_dora: bool)
     assert not result.unexpected_keys
     assert set(peft.get_peft_model_state_dict(theirs)) == set(exported)
 
-    tokens = _tokens()
     with torch.no_grad():
-        torch.testing.assert_close(ours(tokens), theirs.eval()(tokens).logits, **TOLERANCE)
+        found = ours(tokens)
+        torch.testing.assert_close(found, theirs.eval()(tokens).logits, **TOLERANCE)
+    assert (found - without).abs().max() > 0.01
     back = pair.family.adapter_from_peft(exported, pair.config)
     assert set(back) == set(adapter) and all(torch.equal(back[key], adapter[key]) for key in adapter)
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from inspect import Parameter, Signature
+from functools import partial
+from inspect import Parameter
 from typing import Any, List, Literal  # noqa: UP035
 
 from torch import nn
 
 from torchtune.models._dense import NO_ADAPTER, Adapter, DecoderSpec, dense_decoder, plain_spec, self_attention
+from torchtune.models._functions import make_function
 from torchtune.modules import TransformerDecoder
 
 Builder = Callable[..., TransformerDecoder]
@@ -136,25 +138,7 @@ def _docstring(
     return "\n".join(lines)
 
 
-def make_function(
-    name: str, module: str, parameters: list[Parameter], doc: str, body: Callable[..., Any], returns: Any = None
-) -> Callable[..., Any]:
-    """A function with this name, signature and docstring that calls ``body`` with every parameter by name."""
-    signature = Signature(parameters, return_annotation=returns or TransformerDecoder)
-
-    def build(*args: Any, **kwargs: Any) -> Any:
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{name}(): {error}. Its signature is {name}{signature}") from None
-        bound.apply_defaults()
-        return body(**bound.arguments)
-
-    build.__name__ = build.__qualname__ = name
-    build.__module__ = module
-    build.__doc__ = doc
-    build.__signature__ = signature  # type: ignore[attr-defined]
-    return build
+_make_builder = partial(make_function, returns=TransformerDecoder)
 
 
 def spec_function(**defaults: Any) -> Callable[[Callable[..., DecoderSpec]], SpecFunction]:
@@ -211,7 +195,7 @@ def component_builders(
         tuple[Builder, Builder]: the full and the LoRA builder.
     """
     sizes = list(inspect.signature(spec_function).parameters.values())
-    full = make_function(
+    full = _make_builder(
         name,
         module,
         sizes,
@@ -241,7 +225,7 @@ def component_builders(
         source,
         raises="for an unknown layer name, none at all, or an adapter on a tied output layer.",
     )
-    return full, make_function(f"lora_{name}", module, parameters, doc, build)
+    return full, _make_builder(f"lora_{name}", module, parameters, doc, build)
 
 
 def classifier_spec(spec_function: SpecFunction) -> SpecFunction:
@@ -352,7 +336,7 @@ def lora_attention_builder(
 
     returns = "nn.Module: ``[b, s, embed_dim] -> [b, s, embed_dim]``."
     doc = _docstring(f"Build one self-attention layer of {title} with adapters.", parameters, None, returns=returns)
-    return make_function(name, module, parameters, doc, build)
+    return _make_builder(name, module, parameters, doc, build)
 
 
 class SizeRows:
@@ -413,15 +397,15 @@ class SizeRows:
             "for an unknown layer name, none at all, or an adapter on a tied output.",
         )
         return (
-            make_function(name, self.module, options, _docstring(f"Build {what}.", options, self.source), full),
-            make_function(
+            _make_builder(name, self.module, options, _docstring(f"Build {what}.", options, self.source), full),
+            _make_builder(
                 f"lora_{name}",
                 self.module,
                 lora_parameters,
                 _docstring(f"Build {what} with LoRA or DoRA.", lora_parameters, self.source, raises),
                 lora,
             ),
-            make_function(
+            _make_builder(
                 f"qlora_{name}",
                 self.module,
                 qlora_parameters,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from torchtune.models._convert import HeadSizes, StateDict, convert_from_tune, convert_to_tune
 from torchtune.models._dense import DecoderSpec
 from torchtune.models._key_maps import (
     GEMMA2_HF,
@@ -29,15 +30,8 @@ from torchtune.models._key_maps import (
     SMOLLM3_HF,
     KeyMap,
 )
+from torchtune.models._peft import peft_to_tune_adapter_weights, tune_to_peft_adapter_weights
 from torchtune.models._rope import ScaledRotaryPositionalEmbeddings, kind_of_scaling
-from torchtune.models.convert_weights import (
-    HeadSizes,
-    StateDict,
-    convert_from_tune,
-    convert_to_tune,
-    peft_to_tune_adapter_weights,
-    tune_to_peft_adapter_weights,
-)
 from torchtune.models.gemma._component_builders import gemma_spec
 from torchtune.models.gemma2._component_builders import gemma2_spec
 from torchtune.models.gemma3 import gemma3_spec
@@ -127,7 +121,7 @@ class Family:
         """PEFT's adapter tensors to ours."""
         sizes = head_sizes(config)
         return peft_to_tune_adapter_weights(
-            state_dict, sizes.num_heads, sizes.num_kv_heads, sizes.dim, sizes.head_dim, self.hf
+            state_dict, sizes.num_heads, sizes.num_kv_heads, sizes.dim, sizes.head_dim, self.hf, sizes.num_experts
         )
 
 
@@ -199,8 +193,7 @@ FAMILIES: dict[str, Family] = {
             fixed={**_QWEN_FIXED, "attention_bias": False, "decoder_sparse_step": 1, "mlp_only_layers": []},
             extra={"experts_per_token": "num_experts_per_tok", "normalize_experts": "norm_topk_prob"},
             defaults={"num_experts_per_tok": 8, "norm_topk_prob": False},
-            # transformers 5 writes the second name
-            reads=lambda config: {"num_experts": config.get("num_experts") or config["num_local_experts"]},
+            reads=lambda config: {"num_experts": head_sizes(config).num_experts},
             width="moe_intermediate_size",
         ),
         Family(
@@ -256,10 +249,13 @@ def family_of(config: HFConfig) -> Family:
 
 
 def head_sizes(config: HFConfig) -> HeadSizes:
-    """Attention sizes of a checkpoint, from its config.json."""
+    """Attention sizes of a checkpoint, from its config.json, and its number of experts."""
     config = family_of(config).text_config(config) if "model_type" in config else config
     heads = config["num_attention_heads"]
-    return HeadSizes(heads, config.get("num_key_value_heads") or heads, config["hidden_size"], config.get("head_dim"))
+    experts = config.get("num_experts") or config.get("num_local_experts")  # transformers 5 writes the second name
+    return HeadSizes(
+        heads, config.get("num_key_value_heads") or heads, config["hidden_size"], config.get("head_dim"), experts
+    )
 
 
 def only_attention(config: HFConfig) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from torchtune.models._convert import weight_converters
 from torchtune.models._key_maps import KeyMap
-from torchtune.models.convert_weights import StateDict, convert_from_tune, convert_to_tune
 
 _THEIRS, _OURS = "text_model.encoder.layers.{}.", "layers.{}."
 _LAYERS = {
@@ -37,27 +37,7 @@ CLIP_TEXT_HF = KeyMap(
         "vision_model.*",
     ),
 )
-
-
-def clip_text_hf_to_tune(state_dict: StateDict) -> StateDict:
-    """Convert a Hugging Face CLIP checkpoint to our text encoder; the image encoder is left out.
-
-    Args:
-        state_dict (StateDict): Hugging Face tensors.
-
-    Returns:
-        StateDict: our tensors.
-    """
-    return convert_to_tune(state_dict, CLIP_TEXT_HF)
-
-
-def clip_text_tune_to_hf(state_dict: StateDict) -> StateDict:
-    """Convert our CLIP text encoder to Hugging Face's keys; the inverse of :func:`clip_text_hf_to_tune`.
-
-    Args:
-        state_dict (StateDict): our tensors.
-
-    Returns:
-        StateDict: Hugging Face tensors.
-    """
-    return convert_from_tune(state_dict, CLIP_TEXT_HF)
+# The image encoder is left out.
+clip_text_hf_to_tune, clip_text_tune_to_hf = weight_converters(
+    "clip_text_", "a Hugging Face CLIP text encoder", CLIP_TEXT_HF, module=__name__, sizes=False
+)

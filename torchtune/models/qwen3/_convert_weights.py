@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from torchtune.models._convert import weight_converters
 from torchtune.models._key_maps import QWEN3_HF
-from torchtune.models.qwen2._convert_weights import qwen_converters
 
-qwen3_hf_to_tune, qwen3_tune_to_hf = qwen_converters("qwen3", "Qwen3", QWEN3_HF, module=__name__, writes_head=True)
+qwen3_hf_to_tune, qwen3_tune_to_hf = weight_converters(
+    "qwen3_", "a Hugging Face Qwen3 checkpoint", QWEN3_HF, module=__name__, tied=True, writes_head=True
+)

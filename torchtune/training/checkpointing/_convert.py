@@ -150,8 +150,11 @@ class HFLayout:
         return convert_from_tune(state_dict, self.key_map, self.sizes)
 
     def writes_peft(self, adapter: Mapping[str, torch.Tensor]) -> bool:
-        """Whether an adapter of this layout can be written for PEFT; those of grouped experts can't."""
-        return self.by_layer and self.key_map.peft and not any(".experts.lora_" in key for key in adapter)
+        """Whether an adapter of this layout can be written for PEFT, which has no DoRA for models with adapted experts."""
+        experts = any(".experts.lora_" in key for key in adapter)
+        return (
+            self.by_layer and self.key_map.peft and not (experts and any(key.endswith("magnitude") for key in adapter))
+        )
 
     def adapter_to_peft(self, state_dict: StateDict) -> StateDict:
         """PEFT's layout of our adapter tensors."""
@@ -164,6 +167,8 @@ class HFLayout:
 
     def adapter_from_peft(self, state_dict: StateDict) -> StateDict:
         """Our layout of PEFT's adapter tensors."""
+        if self._family is not None:
+            return self._family.adapter_from_peft(state_dict, self.config)
         from torchtune.models.convert_weights import peft_to_tune_adapter_weights
 
         s = self.sizes
