@@ -120,3 +120,70 @@ def test_help_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "--max-seq-len" in done.stdout
+
+
+def test_an_error_of_many_rows_is_printed_once_with_all_their_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    bad = [{"text": "x"}] * 3 + [GOOD] + [{"text": "x"}] * 2
+    path.write_text("".join(json.dumps(row) + "\n" for row in bad))
+    code, out, _ = tune(capsys, "data", "check", path)
+    assert code == 1
+    (line,) = [line for line in out.splitlines() if "no_conversation: " in line]
+    assert line.startswith(f"{path}:1: ") and line.endswith("(and 4 more: lines 2-3, 5-6)")
+    assert "1 good, 5 with errors" in out
+
+
+def test_rows_of_a_public_set_are_checked_in_their_own_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tools = [{"name": "add", "description": "", "parameters": {"a": {"type": "int", "description": ""}}}]
+    asked = {"query": "1?", "tools": json.dumps(tools)}
+    rows = [{**asked, "answers": json.dumps([{"name": "add", "arguments": {"a": value}}])} for value in (1, "one")]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([*rows, {"query": "no answers"}]))
+    _, out, _ = tune(capsys, "data", "check", path)
+    assert "style='xlam'" in out
+    code, out, _ = tune(capsys, "data", "check", path, "--style", "xlam", "--model", "qwen3", "--json")
+    report = json.loads(out)
+    assert code == 1
+    assert [(error["row"], error["kind"]) for error in report["errors"]] == [(2, "bad_argument"), (3, "bad_conversation")]
+    assert report["tools"] == {"add": 2}
+    _, out, _ = tune(capsys, "data", "show", path, "--style", "xlam", "--model", "qwen3", "--row", "1")
+    assert '{"name": "add", "arguments": {"a": 1}}' in out
+
+
+def test_a_file_of_tools_is_told_from_a_file_of_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "tools.json"
+    path.write_text(json.dumps([{"type": "function", "function": {"name": "f"}}]))
+    assert "--tools" in tune(capsys, "data", "check", path)[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "trained"),
+    [
+        ("sampled", "a<|im_end|>"),
+        ("sampled,end=0", "a"),
+        ("header=0", "a<|im_end|>\n"),
+    ],
+)
+def test_train_on_takes_what_the_tokenizers_take(
+    rows: Path, given: str, trained: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = tune(capsys, "data", "show", rows, "--model", "qwen2_5", "--train-on", given)
+    assert f"⟦{trained}⟧" in out
+
+
+def test_the_help_names_all_that_the_library_knows() -> None:
+    from torchtune._cli import data
+    from torchtune.data import _selectors, _tool_sets
+
+    assert all(name in data._STYLES for name in _tool_sets.TOOL_SETS)
+    assert all(name in data._TRAIN_ON for name in (*_selectors._NAMES, *_selectors._PARTS))
+
+
+@pytest.mark.parametrize("given", ["nothing", "call=much", "calls=2"])
+def test_a_wrong_train_on_is_told(rows: Path, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = tune(capsys, "data", "check", rows, "--train-on", given)
+    assert code == 2 and "--train-on" in err

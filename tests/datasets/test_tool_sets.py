@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from torchtune.data import _tool_sets as sets
 from torchtune.data import validate_messages
-from torchtune.datasets import _tool_sets as sets
 from torchtune.datasets import tool_calling_dataset
 from torchtune.datasets._builders import chat_transform
 

@@ -10,6 +10,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torchtune.data.checks import CheckReport
 
+#: The names stand here too, since the help of every command is made without an import of what knows them.
+_STYLES = (
+    "how rows are written: openai, sharegpt, preference, or as in a public set: glaive, xlam, hermes, toolace, apigen_mt, "
+    "when2call; default: by the columns"
+)
+_TRAIN_ON = (
+    "message, sampled, calls, no_reasoning, or a factor on the loss of a part (header, content, reasoning, call, result, "
+    "end) such as call=2; several, with commas, hold together; default: message"
+)
+#: The same error in more rows than these is printed once, with all their lines.
+_ALIKE = 3
+
 _CHECK_EPILOG = """examples:
   $ tune data check rows.jsonl --model llama3_1                          # a format alone: everything but lengths
   $ tune data check rows.jsonl --model ./Llama-3.1-8B --max-seq-len 4096 # the folder with the tokenizer's files
@@ -49,9 +61,7 @@ def _add_command(commands: argparse._SubParsersAction, name: str, text: str, epi
     parser.add_argument(
         "source", metavar="FILE_OR_HUB", help="a JSON, JSONL, Parquet or CSV file, or a data set's name"
     )
-    parser.add_argument(
-        "--style", choices=["auto", "openai", "sharegpt", "preference"], default="auto", help="default: by the columns"
-    )
+    parser.add_argument("--style", metavar="NAME", default="auto", help=_STYLES)
     parser.add_argument("--conversation-column", metavar="NAME", help="default: messages or conversations")
     parser.add_argument("--tools-column", metavar="NAME", default="tools", help="default: tools")
     parser.add_argument("--tools", metavar="FILE", help="JSON file with the tools of rows that have none of their own")
@@ -65,8 +75,7 @@ def _add_command(commands: argparse._SubParsersAction, name: str, text: str, epi
     parser.add_argument(
         "--format-option", metavar="KEY=VALUE", action="append", default=[], help="an option of the format"
     )
-    choices = ["message", "sampled", "calls", "no_reasoning"]
-    parser.add_argument("--train-on", choices=choices, default="message", help="default: message")
+    parser.add_argument("--train-on", metavar="WHAT", type=_train_on, default="message", help=_TRAIN_ON)
     return parser
 
 
@@ -166,6 +175,24 @@ def _format_options(given: list[str]) -> dict[str, Any]:
     return options
 
 
+def _train_on(text: str) -> Any:
+    """What is trained, from ``sampled``, ``call=2``, or several with commas."""
+    from torchtune.data._selectors import read_selector
+
+    items: list[Any] = []
+    for item in text.split(","):
+        part, equals, factor = item.strip().partition("=")
+        try:
+            items.append({part: float(factor)} if equals else part)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"the factor for {part!r} must be a number; found {factor!r}") from None
+    try:
+        read_selector(items, "it")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return items
+
+
 def _row_numbers(text: str) -> list[int]:
     """The numbers in ``3``, ``1-20`` or ``2,5,9``, sorted."""
     numbers: set[int] = set()
@@ -183,9 +210,16 @@ def _row_numbers(text: str) -> list[int]:
 
 def _print_report(report: CheckReport, source: str) -> None:
     """Errors, one a line, then the numbers."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
     for error in report.errors:
-        message = "" if error.message is None else f" message {error.message}:"
-        print(_plain(f"{source}:{error.line}:{message} {error.kind}: {error.text}"))
+        alike.setdefault((error.message, error.kind, error.text), []).append(error.line)
+    for error in report.errors:
+        lines = alike[error.message, error.kind, error.text]
+        if len(lines) <= _ALIKE or error.line == lines[0]:
+            message = "" if error.message is None else f" message {error.message}:"
+            field = f" [{error.field}]" if error.field else ""
+            more = f" (and {len(lines) - 1} more: lines {_ranges(lines[1:])})" if len(lines) > _ALIKE else ""
+            print(_plain(f"{source}:{error.line}:{message} {error.kind}: {error.text}{field}{more}"))
     counts = dict(report.counts)
     kinds = counts.pop("errors", {})
     print(
@@ -211,6 +245,17 @@ def _print_report(report: CheckReport, source: str) -> None:
         for one in fix["repaired"]:
             print(_plain(f"  line {one['line']}: {'; '.join(one['repairs'])}"))
         print(f"left out {len(fix['left_out'])} rows" + (f", at lines {fix['left_out']}" if fix["left_out"] else ""))
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Numbers as ``2-40, 42``."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs)
 
 
 def _plain(text: str) -> str:

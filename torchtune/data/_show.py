@@ -12,11 +12,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchtune.data._selectors import read_selector
+from torchtune.data._selectors import TrainOn, read_selector
 from torchtune.data.checks._model import FormatModel, find_model
+from torchtune.data.checks._parse import parse_row
 from torchtune.data.checks._preference import SIDES, is_preference, read_sides
 from torchtune.data.checks._report import RowError, RowResult
-from torchtune.data.checks._row import Options, ReadRow, RowChecker, parse_row
+from torchtune.data.checks._row import Options, ReadRow, RowChecker
 from torchtune.data.checks._run import given_tools
 from torchtune.data.checks._source import RawRow, read_source
 
@@ -79,7 +80,7 @@ def read_views(
     parse_text_calls: bool = False,
     split: str = "train",
     chat_format: str | None = None,
-    train_on: str = "message",
+    train_on: TrainOn = "message",
     format_options: Mapping[str, Any] | None = None,
 ) -> list[RowView]:
     """Rows of a source, written as a model reads them.
@@ -118,7 +119,7 @@ def _numbers(rows: Sequence[int]) -> str:
     return str(rows[0]) if len(rows) == 1 else f"{rows[0]} to {rows[-1]}"
 
 
-def _view(checker: RowChecker, raw: RawRow, train_on: str) -> RowView:
+def _view(checker: RowChecker, raw: RawRow, train_on: TrainOn) -> RowView:
     if raw.data is None or raw.problem is not None:
         kind, text = raw.problem or ("bad_json", "There is no row")
         return RowView(raw.line, raw.row, errors=[RowError(raw.line, raw.row, None, kind, text)])
@@ -142,6 +143,7 @@ def _view(checker: RowChecker, raw: RawRow, train_on: str) -> RowView:
 
 def _reads(checker: RowChecker, row: Mapping[str, Any] | None, result: RowResult) -> Iterator[ReadRow]:
     """The conversations of a row: one, or a chosen and a rejected one."""
+    row = None if row is None else checker.adapt(row, result)
     if row is None:
         return
     read = checker.read(row, result)
@@ -151,7 +153,7 @@ def _reads(checker: RowChecker, row: Mapping[str, Any] | None, result: RowResult
         yield read
 
 
-def _pieces(checker: RowChecker, read: ReadRow, messages: list[Message], train_on: str) -> Iterator[Piece]:
+def _pieces(checker: RowChecker, read: ReadRow, messages: list[Message], train_on: TrainOn) -> Iterator[Piece]:
     """The pieces of a row: segments of a format, or tokens."""
     tools = read.tools or None
     model: Any = checker.model

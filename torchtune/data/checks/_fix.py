@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from torchtune.data._turns import CALL_ROLES
+from torchtune.data.checks._parse import parse_row
 from torchtune.data.checks._report import RowError, RowResult
-from torchtune.data.checks._row import RowChecker, parse_row
+from torchtune.data.checks._row import RowChecker
 from torchtune.data.checks._source import RawRow
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message
+    from torchtune.data._selectors import TrainOn
 
 #: Format name begins with -> module and class of the tokenizer. The first row that fits.
 _SENTENCEPIECE = (
@@ -67,7 +68,7 @@ def find_model(
     model: Any,
     *,
     chat_format: str | None = None,
-    train_on: str = "message",
+    train_on: TrainOn = "message",
     format_options: Mapping[str, Any] | None = None,
 ) -> Model:
     """The model of a name, a folder or file, or a tokenizer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,17 @@ from torchtune.data._flags import set_flags
 from torchtune.data._masking import MaskingStrategy, mask_messages
 from torchtune.data._message import TOOL_ROLES, Message, ToolCall
 from torchtune.data._tool_calls import read_json
+from torchtune.data._tool_sets import TOOL_SETS
 from torchtune.data._tools import read_tools, tool_name
 from torchtune.data._turns import CALL_ROLES, ROLES, Place, collect_turns
 from torchtune.data._validate import iter_problems
 from torchtune.data.checks._model import Model
+from torchtune.data.checks._parse import MAX_DEPTH, depth_of, parse_row
 from torchtune.data.checks._preference import check_preference, is_preference
 from torchtune.data.checks._report import RowError, RowResult
 from torchtune.data.checks._schema import ArgumentChecker
 
-#: Deeper nesting is refused: writing and reading such a value would overflow the stack somewhere on its way.
-MAX_DEPTH = 200
-#: A row nested deeper than this is not looked into. Each Python has its own limit, and the older ones' is near 1,000.
-_MAX_ROW_DEPTH = 500
 COLUMNS = {"openai": "messages", "sharegpt": "conversations"}
-_TOO_DEEP = ("nesting", f"The row is nested deeper than {MAX_DEPTH} levels")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _INDEX = re.compile(r"\b(?:message|index) (\d+)\b|\bmessages?\[(\d+)\]")
 _REMOTE = re.compile(r"[a-z0-9]+://|data:")
@@ -80,6 +77,11 @@ class RowChecker:
     """Checks rows, one by one, each for itself."""
 
     def __init__(self, options: Options, model: Model | None) -> None:
+        #: The public set whose rows these are, and the form that they are brought into.
+        self._set = TOOL_SETS.get(options.style)
+        if self._set is not None:
+            text_calls = options.parse_text_calls or self._set.options.get("parse_text_calls", False)
+            options = replace(options, style=self._set.style, parse_text_calls=text_calls)
         self.options = options
         self.model = model
         self._arguments = ArgumentChecker()
@@ -101,6 +103,7 @@ class RowChecker:
     def _check(self, result: RowResult, data: bytes | Mapping[str, Any]) -> None:
         row, faults = (data, []) if isinstance(data, Mapping) else parse_row(data)
         result.errors += [self._error(result, None, kind, text) for kind, text in faults]
+        row = None if row is None else self.adapt(row, result)
         if row is None:
             return
         surrogates = isinstance(data, bytes) and _SURROGATE.search(data) is not None
@@ -115,6 +118,17 @@ class RowChecker:
             return
         result.key = row_key(row, read)
         self.judge(result, read)
+
+    def adapt(self, row: Mapping[str, Any], result: RowResult) -> Mapping[str, Any] | None:
+        """A row of a public set as a conversation; None, with its fault, where it is none of this set."""
+        if self._set is None:
+            return row
+        try:
+            return self._set.adapt(row)
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            text = f"The row is not one of {self._set.source}: {str(error) or type(error).__name__}"
+            result.errors.append(self._error(result, None, "bad_conversation", text))
+            return None
 
     def judge(self, result: RowResult, read: ReadRow) -> None:
         """Adds to a result what is wrong with a conversation that was read, and what is to be counted of it."""
@@ -147,9 +161,7 @@ class RowChecker:
         if not column:
             names = "'chosen' and 'rejected'" if o.style == "preference" else "'messages' (or 'conversations')"
             wanted = repr(o.conversation_column) if o.conversation_column else names
-            text = (
-                f"The row has no column {wanted}; found {sorted(map(str, row))}. conversation_column can name another"
-            )
+            text = f"The row has no column {wanted}; found {sorted(map(str, row))}. {_way_out(row)}"
             fault(None, "no_conversation", text)
             return read
         rows, padded = row[column], False
@@ -395,47 +407,14 @@ class RowChecker:
         return RowError(result.line, result.row, message, kind, text, place)
 
 
-def parse_row(data: bytes) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]:
-    """A row from its JSON, None where there is none, and what is wrong with the text."""
-    faults: list[tuple[str, str]] = []
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        found = data[error.start : error.start + 4]
-        faults.append(("encoding", f"Not UTF-8 at byte {error.start + 1} of the row: found {found!r} ({error.reason})"))
-        text = data.decode("utf-8", "replace")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) < len(pairs):
-            names = [key for key, _ in pairs]
-            twice = next(key for key in names if names.count(key) > 1)
-            faults.append(
-                ("repeated_key", f"The key {twice!r} stands twice in one object; only its last value would count")
-            )
-        return value
-
-    def constant(name: str) -> None:
-        faults.append(("bad_json", f"{name} is no JSON value; expected a number or null"))
-
-    try:
-        row = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
-    except json.JSONDecodeError as error:
-        near = text[max(error.pos - 20, 0) : error.pos + 20]
-        hint = "; more than one value in the line" if error.msg == "Extra data" else ""
-        return None, [*faults, ("bad_json", f"Not JSON: {error.msg} at character {error.pos + 1}, near {near!r}{hint}")]
-    except RecursionError:
-        return None, [*faults, _TOO_DEEP]
-    except ValueError as error:  # a number with thousands of digits
-        return None, [*faults, ("bad_json", f"Not usable JSON: {error}")]
-    if text.count("{") + text.count("[") > _MAX_ROW_DEPTH and depth_of(row, _MAX_ROW_DEPTH) > _MAX_ROW_DEPTH:
-        return None, [*faults, _TOO_DEEP]
-    if not isinstance(row, dict):
-        return None, [
-            *faults,
-            ("not_an_object", f"A row must be an object, but found {type(row).__name__}: {text[:80]!r}"),
-        ]
-    return row, faults
+def _way_out(row: Mapping[str, Any]) -> str:
+    """What a person may have meant by a row without a conversation."""
+    if tool_name(row) is not None:
+        return "It looks like a tool: a file of tools is given by tools (--tools), beside a file of rows"
+    known = next((style for style, one in TOOL_SETS.items() if one.columns <= row.keys()), None)
+    if known is not None:
+        return f"It looks like a row of {TOOL_SETS[known].source}: style={known!r} (--style) reads these"
+    return "Another name for it is given by conversation_column (--conversation-column)"
 
 
 def _kind_of(message: Any, text: str) -> str:
@@ -448,17 +427,6 @@ def _kind_of(message: Any, text: str) -> str:
     if not isinstance(speaker, str) or speaker not in ROLES:
         return "unknown_role"
     return "bad_call" if _CALL_WORDS.search(text) else "bad_message"
-
-
-def depth_of(value: Any, limit: int = MAX_DEPTH) -> int:
-    """How deep objects and lists are nested in a value; counts no further than past the limit."""
-    kinds = (Mapping, list, tuple)
-    level, depth = [value] if isinstance(value, kinds) else [], 0
-    while level and depth <= limit:
-        depth += 1
-        items = (item.values() if isinstance(item, Mapping) else item for item in level)
-        level = [inner for values in items for inner in values if isinstance(inner, kinds)]
-    return depth
 
 
 def _half_character(value: Any) -> str:

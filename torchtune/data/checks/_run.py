@@ -13,6 +13,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from torchtune.data._selectors import TrainOn
+from torchtune.data._tool_sets import TOOL_SETS
 from torchtune.data._tools import read_tools
 from torchtune.data.checks._fix import FixWriter, repair
 from torchtune.data.checks._model import find_model
@@ -37,7 +39,7 @@ def check_rows(
     parse_text_calls: bool = False,
     max_seq_len: int | None = None,
     chat_format: str | None = None,
-    train_on: str = "message",
+    train_on: TrainOn = "message",
     format_options: Mapping[str, Any] | None = None,
     split: str = "train",
     fix: str | os.PathLike[str] | None = None,
@@ -48,8 +50,9 @@ def check_rows(
 
     Args:
         source: a JSON, JSONL, Parquet or CSV file, the name of a data set on the hub, or the rows themselves.
-        style: ``"openai"``, ``"sharegpt"``, ``"preference"`` (``chosen`` and ``rejected``, and maybe ``prompt``), or
-            ``"auto"``: by the columns that a row has.
+        style: ``"openai"``, ``"sharegpt"``, ``"preference"`` (``chosen`` and ``rejected``, and maybe ``prompt``),
+            ``"auto"``: by the columns that a row has; or a public set whose rows these are, as
+            :func:`~torchtune.datasets.tool_calling_dataset` names it.
         model: what the rows are to be written by: a format's name, a folder with a tokenizer's files, or a model
             tokenizer. None leaves out what formats refuse; a name alone leaves out lengths.
         conversation_column: the rows' name for the conversation. Default: ``messages`` or ``conversations``.
@@ -73,7 +76,7 @@ def check_rows(
         ValueError: if an option has no such value, or the model is not known.
         FileNotFoundError: if there is no such file.
     """
-    styles = ("auto", *COLUMNS, "preference")
+    styles = ("auto", *COLUMNS, "preference", *TOOL_SETS)
     if style not in styles:
         raise ValueError(f"style must be one of {', '.join(map(repr, styles))}; found {style!r}")
     found = None
