@@ -100,6 +100,13 @@ def test_output_that_cannot_be_written_is_told_before_training(run: Run, tmp_pat
     assert not logged(tmp_path / "logs")
 
 
+def test_a_missing_tokenizer_is_told_before_weights_are_read(run: Run, tmp_path: Path) -> None:
+    missing = [f"tokenizer.merges_file={tmp_path}/merges.txt", "checkpointer.checkpoint_dir=/nowhere"]
+    result = run(*FULL, *SHORT, *missing, f"output_dir={tmp_path}/out", ok=False)
+    assert f"No tokenizer file {tmp_path}/merges.txt: {tmp_path} holds out. Set the paths" in result.stderr
+    assert "/nowhere is not" not in result.stderr
+
+
 def test_full_disk_at_a_save_is_told_and_leaves_nothing_half_written(run: Run, tmp_path: Path) -> None:
     # No file may be larger than 100 kB: the system's own error, at the first tensor that doesn't fit.
     limited = (

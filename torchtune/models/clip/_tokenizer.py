@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from torchtune.modules.transforms.tokenizers._bpe import byte_letters
+from torchtune.utils._paths import tokenizer_file
 
 WORD_BOUNDARY = "</w>"
 _PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
@@ -26,7 +27,7 @@ class CLIPTokenizer:
     def __init__(self, path: str, max_seq_len: int = 77, truncate: bool = True) -> None:
         from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-        with open(path, encoding="utf-8") as file:
+        with open(tokenizer_file(path), encoding="utf-8") as file:
             lines = file.read().splitlines()
         merges = [
             (a, b) for a, b in (line.split() for line in lines if line.strip() and not line.startswith("#version"))

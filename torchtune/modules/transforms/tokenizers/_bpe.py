@@ -17,6 +17,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from torchtune.modules.transforms.tokenizers._tiktoken import MAX_RUN_CHARS, split_long_text
+from torchtune.utils._paths import tokenizer_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -52,11 +53,11 @@ class ByteLevelBPE:
 
     def __init__(self, vocab_path: str, merges_path: str, pattern: str, nfc: bool = False) -> None:
         self._paths, self._pattern, self._nfc = (str(vocab_path), str(merges_path)), pattern, nfc
-        with open(vocab_path, encoding="utf-8") as file:
+        with open(tokenizer_file(vocab_path), encoding="utf-8") as file:
             vocab = json.load(file)
         if not isinstance(vocab, dict) or not all(isinstance(token, int) for token in vocab.values()):
             raise ValueError(f"{vocab_path} must be a JSON object of pieces and their ids.")
-        with open(merges_path, encoding="utf-8") as file:
+        with open(tokenizer_file(merges_path), encoding="utf-8") as file:
             merges = [line.rstrip("\r") for line in file.read().split("\n") if line and not line.startswith("#version")]
         self.size = len(vocab)
         self._bytes = {token: piece.translate(byte_letters()) for piece, token in vocab.items()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from torchtune.utils._paths import tokenizer_file
+
 
 def parse_hf_tokenizer_json(tokenizer_json_path: str) -> dict[str, int]:
     """Reads the control tokens of a Hugging Face tokenizer.
@@ -18,7 +20,7 @@ def parse_hf_tokenizer_json(tokenizer_json_path: str) -> dict[str, int]:
         FileNotFoundError: if the file does not exist.
         ValueError: if it is no tokenizer file.
     """
-    with open(tokenizer_json_path, encoding="utf-8") as file:
+    with open(tokenizer_file(tokenizer_json_path), encoding="utf-8") as file:
         found = json.load(file)
     if not isinstance(found, dict) or "added_tokens" not in found:
         raise ValueError(f"{tokenizer_json_path} has no 'added_tokens'; expected a Hugging Face tokenizer.json.")

@@ -15,6 +15,7 @@ from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, ChatTok
 from torchtune.modules.transforms.tokenizers._hf_plain import plain_tokenizer
 from torchtune.modules.transforms.tokenizers._hf_template import Template
 from torchtune.modules.transforms.tokenizers._hf_trace import Controls, Tracer, any_of, end_of_turn, take_out_generation
+from torchtune.utils._paths import tokenizer_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -59,7 +60,7 @@ class HuggingFaceBaseTokenizer:
                 "At least one of tokenizer_config_json_path and generation_config_path is needed, to know BOS and EOS; "
                 "found neither."
             )
-        self._json = Path(tokenizer_json_path).read_text(encoding="utf-8")
+        self._json = Path(tokenizer_file(tokenizer_json_path)).read_text(encoding="utf-8")
         self.tokenizer: Tokenizer = Tokenizer.from_str(self._json)
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
@@ -427,4 +428,4 @@ def _token_text(value: Any) -> str | None:
 
 
 def _read_json(path: str | None) -> dict[str, Any]:
-    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    return {} if path is None else json.loads(Path(tokenizer_file(path)).read_text(encoding="utf-8"))

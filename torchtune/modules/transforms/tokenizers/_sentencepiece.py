@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torchtune.utils._paths import tokenizer_file
+
 #: A model that splits white space off as a word of its own puts no other space before this.
 _DEFAULT_PREFIX = "\n"
 
@@ -20,7 +22,10 @@ class SentencePieceBaseTokenizer:
         from sentencepiece import SentencePieceProcessor
 
         self.spm_model = SentencePieceProcessor()
-        self.spm_model.load(str(path))
+        try:
+            self.spm_model.load(tokenizer_file(path))
+        except RuntimeError as error:
+            raise OSError(f"{path} is no SentencePiece model: {error}") from error
         self.vocab_size = self.spm_model.vocab_size()
         self.bos_id = self.spm_model.bos_id()
         self.eos_id = self.spm_model.eos_id()

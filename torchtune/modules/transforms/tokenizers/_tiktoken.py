@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from itertools import chain
 
+from torchtune.utils._paths import tokenizer_file
+
 #: tiktoken's regular expressions overflow the stack on longer stretches without a change of white space.
 MAX_RUN_CHARS = 25_000
 #: tiktoken panics on longer texts.
@@ -33,7 +35,7 @@ class TikTokenBaseTokenizer:
         from tiktoken import Encoding
         from tiktoken.load import load_tiktoken_bpe
 
-        ranks = load_tiktoken_bpe(path)
+        ranks = load_tiktoken_bpe(tokenizer_file(path))
         self.base_vocab_size = len(ranks)
         self.tt_model = Encoding(name=name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special_tokens)
         self.vocab_size = self.base_vocab_size + len(special_tokens)
