@@ -51,7 +51,12 @@ def lookup(key: str, table: Mapping[str, Any], family: str | None = None) -> tup
 
 
 class UnexpectedKey(KeyError):
-    """A checkpoint key that the family's table doesn't have."""
+    """A checkpoint key that the family's table doesn't have.
+
+    Args:
+        key (str): the key.
+        family (str | None): what errors call the layout.
+    """
 
     def __init__(self, key: str, family: str | None = None) -> None:
         self.key = key

@@ -5,15 +5,7 @@ Those of other families are in the families' folders.
 
 from __future__ import annotations
 
-from torchtune.models._convert import (
-    HeadSizes,
-    StateDict,
-    UnexpectedKey,
-    convert_from_tune,
-    convert_to_tune,
-    get_mapped_key,
-    weight_converters,
-)
+from torchtune.models._convert import UnexpectedKey, get_mapped_key, weight_converters
 from torchtune.models._key_maps import GENERIC_HF, GENERIC_META, REWARD_HF
 from torchtune.models._peft import (
     peft_to_tune_adapter_weights,
@@ -33,11 +25,7 @@ reward_hf_to_tune, reward_tune_to_hf = weight_converters(
 )
 
 __all__ = [
-    "HeadSizes",
-    "StateDict",
     "UnexpectedKey",
-    "convert_from_tune",
-    "convert_to_tune",
     "get_mapped_key",
     "hf_to_tune",
     "meta_to_tune",
@@ -48,5 +36,4 @@ __all__ = [
     "tune_to_meta",
     "tune_to_peft_adapter_config",
     "tune_to_peft_adapter_weights",
-    "weight_converters",
 ]

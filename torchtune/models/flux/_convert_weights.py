@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from torchtune.models.convert_weights import StateDict, UnexpectedKey
+from torchtune.models._convert import StateDict, UnexpectedKey
 
 _BLOCK = {"norm1": "main.0", "conv1": "main.2", "norm2": "main.3", "conv2": "main.5", "nin_shortcut": "shortcut"}
 _ATTENTION = {

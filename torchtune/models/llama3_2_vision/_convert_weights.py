@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
+from torchtune.models._convert import HeadSizes, StateDict, convert_from_tune, convert_to_tune
 from torchtune.models._key_maps import KeyMap
-from torchtune.models.convert_weights import HeadSizes, StateDict, convert_from_tune, convert_to_tune
 
 ASPECT_RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
 _CLIP = "encoder.clip."

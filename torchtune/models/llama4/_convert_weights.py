@@ -6,8 +6,8 @@ import math
 
 import torch
 
+from torchtune.models._convert import StateDict, convert_from_tune, convert_to_tune
 from torchtune.models._key_maps import KeyMap
-from torchtune.models.convert_weights import StateDict, convert_from_tune, convert_to_tune
 
 _CLIP = "encoders.vision.clip."
 _OUTPUT = "encoders.vision.projection.output."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from torchtune.models._convert import HeadSizes, StateDict, convert_from_tune, convert_to_tune
 from torchtune.models._key_maps import PHI3_HF
-from torchtune.models.convert_weights import HeadSizes, StateDict, convert_from_tune, convert_to_tune
 
 
 def phi3_hf_to_tune(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from torchtune.models._convert import StateDict, convert_from_tune, convert_to_tune
 from torchtune.models._key_maps import KeyMap
-from torchtune.models.convert_weights import StateDict, convert_from_tune, convert_to_tune
 
 _BLOCK, _LAYER = "encoder.block.{}.layer.", "layers.{}."
 T5_HF = KeyMap(

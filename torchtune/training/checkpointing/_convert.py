@@ -115,7 +115,7 @@ class HFLayout:
     @property
     def sizes(self) -> Any:
         """Heads and dims, as the key map's conversion takes them."""
-        from torchtune.models.convert_weights import HeadSizes
+        from torchtune.models._convert import HeadSizes
 
         missing = [key for key in ("num_attention_heads", "hidden_size") if key not in self.config]
         if missing:
@@ -131,7 +131,7 @@ class HFLayout:
             return _resolve(functions, functions.load, self.model_type)(dict(state_dict), **extra)
         if self._family is not None:
             return self._family.to_tune(dict(state_dict), self.config)
-        from torchtune.models.convert_weights import convert_to_tune
+        from torchtune.models._convert import convert_to_tune
 
         converted = convert_to_tune(state_dict, self.key_map, self.sizes)
         if self.tied:  # some files hold the tied matrix twice
@@ -145,7 +145,7 @@ class HFLayout:
             return _resolve(functions, functions.save, self.model_type)(dict(state_dict), **extra)
         if self._family is not None:
             return self._family.to_hf(dict(state_dict), self.config)
-        from torchtune.models.convert_weights import convert_from_tune
+        from torchtune.models._convert import convert_from_tune
 
         return convert_from_tune(state_dict, self.key_map, self.sizes)
 
