@@ -126,6 +126,8 @@ def said_elsewhere(value: Any, owner: type | None) -> tuple[dict[str, str], dict
     found: dict[str, str] = {}
     same: dict[str, str] = {}
     texts = []
+    if inspect.isclass(value):  # parameters that a class has from a base are explained there
+        texts += [base.__doc__ for base in value.__mro__[1:] if base.__module__.startswith("torchtune")]
     for base in owner.__mro__[1:] if owner else ():
         if (above := vars(base).get(value.__name__)) is not None:
             texts.append(above.__doc__)
@@ -151,7 +153,13 @@ def problems(path: str, value: Any, owner: type | None = None) -> list[str]:
         return [] if known else [f"{path}: no docstring"]
     summary = doc.split("\n\n")[0].rstrip()
     found = [] if len(summary) <= 240 and summary.endswith(tuple(".?!:`")) else [f"{path}: no summary, but {summary!r}"]
-    function = vars(value).get("__init__") if inspect.isclass(value) else value
+    function = (
+        getattr(value, "__new__" if hasattr(value, "_fields") else "__init__") if inspect.isclass(value) else value
+    )
+    if inspect.isclass(value) and not (
+        hasattr(value, "_fields") or str(getattr(function, "__module__", "")).startswith("torchtune")
+    ):
+        return found
     generated = not inspect.isfunction(function) or hasattr(function, "__signature__")
     if name.startswith("_") or not callable(function) or (inspect.isclass(value) and issubclass(value, Enum)):
         return found
@@ -160,7 +168,7 @@ def problems(path: str, value: Any, owner: type | None = None) -> list[str]:
     parameters = [
         p for p in inspect.signature(function).parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
-    given = {"self", "cls", *getattr(value, "keywords", ())}
+    given = {"self", "cls", "_cls", *getattr(value, "keywords", ())}
     wanted = [p.name for p in parameters if p.name not in given and not p.name.startswith("_")]
     explained = entries(known.get("Args", "")) | entries(known.get("Attributes", ""))
     if missing := [one for one in wanted if not {one, same.get(one)} & explained]:

@@ -15,8 +15,7 @@ class GemmaTokenizer(AddEosTokenizer):
         max_seq_len: length that conversations are cut to, or None.
         prompt_template: words put around the messages, or None.
         truncation_type: the side that tokens are dropped from, "right" or "left".
-        **options: ``chat_format``, ``train_on`` and ``format_options``: see
-            :class:`~torchtune.models.llama3.Llama3Tokenizer`.
+        chat_format, train_on, format_options: see :class:`~torchtune.models.llama3.Llama3Tokenizer`.
 
     Raises:
         OSError: if ``path`` is no SentencePiece model.

@@ -54,10 +54,11 @@ class _Experts(nn.Module):
 
     def __init__(
         self,
+        *,
         dim: int,
         hidden_dim: int,
-        num_experts: int,
-        activation: Callable[[Tensor], Tensor],
+        num_experts: int = 1,
+        activation: Callable[[Tensor], Tensor] = F.silu,
         glu: Callable[[Tensor, Tensor], Tensor] | None = None,
         bias: bool = False,
         quantize_base: bool = False,
@@ -147,19 +148,6 @@ class GroupedExperts(_Experts):
         quantize_base (bool): keep the weights in NF4, frozen.
     """
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        hidden_dim: int,
-        num_experts: int = 1,
-        activation: Callable[[Tensor], Tensor] = F.silu,
-        glu: Callable[[Tensor, Tensor], Tensor] | None = None,
-        bias: bool = False,
-        quantize_base: bool = False,
-    ) -> None:
-        super().__init__(dim, hidden_dim, num_experts, activation, glu, bias, quantize_base)
-
     def reset_parameters(self) -> None:
         """Draw the weights, as ``nn.Linear`` draws its own."""
         self._init_weights()
@@ -195,7 +183,15 @@ class LoRAGroupedExperts(_Experts):
         bias: bool = False,
         quantize_base: bool = False,
     ) -> None:
-        super().__init__(dim, hidden_dim, num_experts, activation, glu, bias, quantize_base)
+        super().__init__(
+            dim=dim,
+            hidden_dim=hidden_dim,
+            num_experts=num_experts,
+            activation=activation,
+            glu=glu,
+            bias=bias,
+            quantize_base=quantize_base,
+        )
         self.rank, self.alpha = rank, alpha
         self.scaling = alpha / rank
         self.disabled = False
