@@ -84,20 +84,12 @@ def llava_instruct_dataset(
 ) -> SFTDataset:
     """LLaVA-Instruct: conversations about the images of COCO 2017, which must be in ``image_dir``.
 
+    See :func:`multimodal_chat_dataset` for the rest.
+
     Args:
-        model_transform: the model's transform of messages and images.
-        source: see :class:`~torchtune.datasets.SFTDataset`.
         image_dir: folder that the rows' image paths start from, and that they can't leave.
         column_map: the rows' names for ``conversations`` and ``image``.
-        new_system_prompt: a system message in place of the rows' own.
-        packed: not supported.
-        filter_fn: keeps the rows for which it is true.
-        split: the split, or a slice of it such as ``"train[:5%]"``.
         data_files: the file of the source to read.
-        load_dataset_kwargs: for ``datasets.load_dataset``.
-
-    Returns:
-        A dataset of what ``model_transform`` makes of each row, with labels that leave the prompt out.
 
     Raises:
         ValueError: if ``packed``.
@@ -136,20 +128,11 @@ def vqa_dataset(
 ) -> SFTDataset:
     """Questions about an image: rows of ``input``, ``output`` and ``image``; the answers are trained on.
 
+    See :func:`multimodal_chat_dataset` for the rest.
+
     Args:
-        model_transform: the model's transform of messages and images.
-        source: see :class:`~torchtune.datasets.SFTDataset`.
-        image_dir: folder that the rows' image paths start from, and that they can't leave.
         column_map: the rows' names for ``input``, ``output`` and ``image``.
         new_system_prompt: a system message to put first.
-        packed: not supported.
-        filter_fn: keeps the rows for which it is true.
-        split: the split, or a slice of it such as ``"train[:5%]"``.
-        image_urls: whether images are fetched from URLs; else a row with one is refused.
-        load_dataset_kwargs: for ``datasets.load_dataset``.
-
-    Returns:
-        A dataset of what ``model_transform`` makes of each row, with labels that leave the prompt out.
 
     Raises:
         ValueError: if ``packed``, or ``image_dir`` is given without an ``image`` in ``column_map``.
@@ -236,19 +219,12 @@ def the_cauldron_dataset(
     image_urls: bool = False,
     **load_dataset_kwargs: Any,
 ) -> SFTDataset:
-    """The Cauldron: fifty datasets of questions about images in one form.
+    """The Cauldron: fifty datasets of questions about images in one form; see :func:`multimodal_chat_dataset`.
 
     Args:
-        model_transform: the model's transform of messages and images.
         subset: one of its datasets, such as ``"ocrvqa"``.
-        source: see :class:`~torchtune.datasets.SFTDataset`.
         column_map: see :class:`TheCauldronToMessages`.
         new_system_prompt: a system message to put first.
-        packed: not supported.
-        filter_fn: keeps the rows for which it is true.
-        split: the split, or a slice of it such as ``"train[:5%]"``.
-        image_urls: whether images are fetched from URLs; else a row with one is refused.
-        load_dataset_kwargs: for ``datasets.load_dataset``.
 
     Raises:
         ValueError: if ``packed``.
