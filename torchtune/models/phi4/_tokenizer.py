@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from torchtune.models.llama3._tokenizer import CL100K_PATTERN
@@ -104,14 +103,8 @@ class Phi4Tokenizer(PhiChatTokenizer):
         Returns:
             The text.
         """
-        texts = self._control_texts()
-        pieces = []
-        for is_control, ids in groupby(token_ids, texts.__contains__):
-            if not is_control:
-                pieces.append(self._decode_text(list(ids)))
-            elif not skip_special_tokens:
-                pieces.extend(texts[number] for number in ids)
-        return "".join(pieces)
+        segments = self.to_segments(token_ids)
+        return "".join(segment.text for segment in segments if not (skip_special_tokens and segment.special))
 
     def _plain_chat(self, messages: list[Message], add_end_tokens: bool, **options: Any) -> ChatTokens:
         """Each message between its header and ``<|im_end|>``; an answer only has that with ``add_end_tokens``."""

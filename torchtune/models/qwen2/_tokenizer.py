@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchtune.modules.transforms.tokenizers._bpe import ByteLevelBPE
@@ -149,14 +148,8 @@ class Qwen2Tokenizer(ChatTokenizer):
         Returns:
             The text.
         """
-        texts = self._control_texts()
-        pieces = []
-        for is_control, ids in groupby(token_ids, texts.__contains__):
-            if not is_control:
-                pieces.append(self._decode_text(list(ids)))
-            elif not skip_special_tokens:
-                pieces.extend(texts[token] for token in ids)
-        return "".join(pieces)
+        segments = self.to_segments(token_ids)
+        return "".join(segment.text for segment in segments if not (skip_special_tokens and segment.special))
 
     def _encode_text(self, text: str) -> list[int]:
         return self._bpe.encode(text)
