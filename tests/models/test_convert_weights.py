@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from torchtune.models._families import family_of, head_sizes, rope_of, spec_from_hf_config
-from torchtune.models._key_maps import GEMMA2_HF, GENERIC_HF, GPT_OSS_HF, PHI3_HF, QWEN2_HF, QWEN3_HF
+from torchtune.models._families import family_of, spec_from_hf_config
+from torchtune.models._family import rope_of
+from torchtune.models._key_maps import GEMMA2_HF, GENERIC_HF, PHI3_HF, QWEN2_HF, QWEN3_HF
 from torchtune.models.convert_weights import (
     UnexpectedKey,
     get_mapped_key,
@@ -203,7 +204,7 @@ def test_a_config_json_says_what_to_build() -> None:
     spec = spec_from_hf_config({**CONFIG, "rope_theta": 5e5, "tie_word_embeddings": True}, max_seq_len=16)
     assert (spec.num_layers, spec.head_size, spec.max_seq_len, spec.tie_word_embeddings) == (2, 8, 16, True)
     assert rope_of({**CONFIG, "rope_theta": 5e5}) == (5e5, None)
-    assert head_sizes({**CONFIG, "head_dim": 16}).size == 16
+    assert family_of(CONFIG).head_sizes({**CONFIG, "head_dim": 16}).size == 16
 
 
 @pytest.mark.parametrize(
@@ -227,17 +228,19 @@ def test_family_table_knows_the_layouts() -> None:
 
 def test_adapters_of_experts_take_one_rank_or_a_block_each() -> None:
     config = {"target_modules": ["q_proj", "experts"], "r": 2, "lora_alpha": 4}
-    written = tune_to_peft_adapter_config(config, key_map=GPT_OSS_HF)
+    written = tune_to_peft_adapter_config(config, key_map=family_of({"model_type": "gpt_oss"}).hf)
     assert written["target_modules"] == ["q_proj"]
     assert written["target_parameters"] == ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
     assert written["rank_pattern"] == {"mlp.experts.gate_up_proj": 4}
     with pytest.raises(ValueError, match="no DoRA for experts"):
-        tune_to_peft_adapter_config({**config, "use_dora": True}, key_map=GPT_OSS_HF)
+        tune_to_peft_adapter_config({**config, "use_dora": True}, key_map=family_of({"model_type": "gpt_oss"}).hf)
 
     prefix, generator = "base_model.model.model.layers.0.mlp.experts.", torch.Generator().manual_seed(0)
     shapes = {"base_layer.lora_A": (6, 5), "base_layer.lora_B": (8, 6), "lora_A": (6, 4), "lora_B": (5, 6)}
     theirs = {f"{prefix}{name}.weight": torch.randn(s, generator=generator) for name, s in shapes.items()}
-    load = partial(peft_to_tune_adapter_weights, **HEADS, key_map=GPT_OSS_HF, num_experts=3)
+    load = partial(
+        peft_to_tune_adapter_weights, **HEADS, key_map=family_of({"model_type": "gpt_oss"}).hf, num_experts=3
+    )
     ours = load(theirs)
     # The update of expert 1: PEFT's is sum over r of B[o, r, e] A[e, r, i], gate and up alternate.
     a, b = theirs[f"{prefix}base_layer.lora_A.weight"], theirs[f"{prefix}base_layer.lora_B.weight"]

@@ -26,7 +26,9 @@ CASES: dict[str, dict[str, Any]] = {
 def test_a_missing_tokenizer_file_is_named(component: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     paths = {key: str(tmp_path / name) for key, name in CASES[component].items()}
-    with pytest.raises(FileNotFoundError, match=r"No tokenizer file .*tokenizer\.file: .* holds config\.json\. Set the"):
+    with pytest.raises(
+        FileNotFoundError, match=r"No tokenizer file .*tokenizer\.file: .* holds config\.json\. Set the"
+    ):
         instantiate({"_component_": f"torchtune.models.{component}", **paths})
 
 

@@ -52,46 +52,47 @@ def _one(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     return {theirs: (ours,) for theirs, ours in pairs.items()}
 
 
-def _layers(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def by_layer(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Keys of a layer, theirs to ours, as a key map has them."""
     return {_HF_LAYER + theirs: (_LAYER + ours,) for theirs, ours in pairs.items()}
 
 
 _EMBEDDING = _one({"model.embed_tokens.weight": "tok_embeddings.weight"})
 _TOP = _one({"model.norm.weight": "norm.scale", "lm_head.weight": "output.weight"})
-_QKV = _layers({f"self_attn.{p}.weight": f"attn.{p}.weight" for p in ("q_proj", "k_proj", "v_proj")})
-_QKV_BIAS = _layers({f"self_attn.{p}.bias": f"attn.{p}.bias" for p in ("q_proj", "k_proj", "v_proj")})
-_QK_NORM = _layers({f"self_attn.{n}.weight": f"attn.{n}.scale" for n in ("q_norm", "k_norm")})
-_O = _layers({"self_attn.o_proj.weight": "attn.output_proj.weight"})
-_MLP = _layers(
+_QKV = by_layer({f"self_attn.{p}.weight": f"attn.{p}.weight" for p in ("q_proj", "k_proj", "v_proj")})
+QKV_BIAS = by_layer({f"self_attn.{p}.bias": f"attn.{p}.bias" for p in ("q_proj", "k_proj", "v_proj")})
+QK_NORM = by_layer({f"self_attn.{n}.weight": f"attn.{n}.scale" for n in ("q_norm", "k_norm")})
+_O = by_layer({"self_attn.o_proj.weight": "attn.output_proj.weight"})
+_MLP = by_layer(
     {
         "mlp.gate_proj.weight": "mlp.w1.weight",
         "mlp.down_proj.weight": "mlp.w2.weight",
         "mlp.up_proj.weight": "mlp.w3.weight",
     }
 )
-_NORMS = _layers({"input_layernorm.weight": "sa_norm.scale", "post_attention_layernorm.weight": "mlp_norm.scale"})
-_LLAMA = {**_EMBEDDING, **_QKV, **_O, **_MLP, **_NORMS, **_TOP}
+_NORMS = by_layer({"input_layernorm.weight": "sa_norm.scale", "post_attention_layernorm.weight": "mlp_norm.scale"})
+# All but the feed-forward layers, and with Llama's.
+ATTENTION = {**_EMBEDDING, **_QKV, **_O, **_NORMS, **_TOP}
+LLAMA = {**ATTENTION, **_MLP}
 
 _QK = frozenset({"attn.q_proj", "attn.k_proj"})
-_INV_FREQ = ("*rotary_emb.inv_freq",)
+INV_FREQ = ("*rotary_emb.inv_freq",)
 
-_O_BIAS = _layers({"self_attn.o_proj.bias": "attn.output_proj.bias"})
-
-GENERIC_HF = KeyMap("Llama", _LLAMA, _QK, _INV_FREQ)
+GENERIC_HF = KeyMap("Llama", LLAMA, _QK, INV_FREQ)
 REWARD_HF = KeyMap(
     "reward model",
-    {**{k: v for k, v in _LLAMA.items() if k != "lm_head.weight"}, "score.weight": ("output.weight",)},
+    {**{k: v for k, v in LLAMA.items() if k != "lm_head.weight"}, "score.weight": ("output.weight",)},
     _QK,
-    (*_INV_FREQ, "score.bias"),
+    (*INV_FREQ, "score.bias"),
 )
-QWEN2_HF = KeyMap("Qwen2", {**_LLAMA, **_QKV_BIAS}, ignored=_INV_FREQ)
-QWEN3_HF = KeyMap("Qwen3", {**_LLAMA, **_QKV_BIAS, **_QK_NORM}, ignored=_INV_FREQ)
-_GEMMA = {
+QWEN2_HF = KeyMap("Qwen2", {**LLAMA, **QKV_BIAS}, ignored=INV_FREQ)
+QWEN3_HF = KeyMap("Qwen3", {**LLAMA, **QKV_BIAS, **QK_NORM}, ignored=INV_FREQ)
+GEMMA = {
     **_EMBEDDING,
     **_QKV,
     **_O,
     **_MLP,
-    **_layers(
+    **by_layer(
         {
             "input_layernorm.weight": "sa_norm.scale",
             "post_attention_layernorm.weight": "sa_scale.scale",
@@ -101,55 +102,7 @@ _GEMMA = {
     ),
     **_TOP,
 }
-GEMMA2_HF = KeyMap("Gemma 2", {**_GEMMA, "model.norm.weight": ("norm.rms_norm.scale",)}, _QK, _INV_FREQ)
-GEMMA3_HF = KeyMap("Gemma 3", {**_GEMMA, **_QK_NORM}, ignored=_INV_FREQ)
-# Llama's names, with the rows of q and k as they are.
-SMOLLM3_HF = KeyMap("SmolLM 3", _LLAMA, ignored=_INV_FREQ)
-GRANITE_HF = KeyMap("Granite", _LLAMA, ignored=_INV_FREQ)
-GRANITE4_HF = KeyMap(
-    "Granite 4",
-    {
-        **{theirs: ours for theirs, ours in _LLAMA.items() if theirs not in _MLP},
-        _HF_LAYER + "shared_mlp.input_linear.weight": (_LAYER + "mlp.w1.weight", _LAYER + "mlp.w3.weight"),
-        **_layers({"shared_mlp.output_linear.weight": "mlp.w2.weight"}),
-    },
-    ignored=_INV_FREQ,
-)
-_EXPERTS = {
-    f"{_HF_LAYER}mlp.experts.{{}}.{name}_proj.weight": (f"{_LAYER}mlp.experts.{name}_proj",)
-    for name in ("gate", "down", "up")
-}
-_ATTENTION = {**_EMBEDDING, **_QKV, **_O, **_NORMS, **_TOP}
-QWEN3_MOE_HF = KeyMap(
-    "Qwen3 MoE",
-    {**_ATTENTION, **_QK_NORM, **_layers({"mlp.gate.weight": "mlp.router.gate.weight"}), **_EXPERTS},
-    ignored=_INV_FREQ,
-    stacked=frozenset(_EXPERTS),
-)
-_FUSED_EXPERTS = {
-    f"{_HF_LAYER}mlp.experts.gate_up_proj{kind}": tuple(f"{_LAYER}mlp.experts.{n}{ours}" for n in ("gate", "up"))
-    for kind, ours in (("", "_proj"), ("_bias", "_bias"))
-}
-GPT_OSS_HF = KeyMap(
-    "gpt-oss",
-    {
-        **_ATTENTION,
-        **_QKV_BIAS,
-        **_O_BIAS,
-        **_layers(
-            {
-                "self_attn.sinks": "attn.sinks",
-                "mlp.router.weight": "mlp.router.gate.weight",
-                "mlp.router.bias": "mlp.router.gate.bias",
-                "mlp.experts.down_proj": "mlp.experts.down_proj",
-                "mlp.experts.down_proj_bias": "mlp.experts.down_bias",
-            }
-        ),
-        **_FUSED_EXPERTS,
-    },
-    ignored=_INV_FREQ,
-    interleaved=frozenset(_FUSED_EXPERTS),
-)
+GEMMA2_HF = KeyMap("Gemma 2", {**GEMMA, "model.norm.weight": ("norm.rms_norm.scale",)}, _QK, INV_FREQ)
 PHI3_HF = KeyMap(
     "Phi-3",
     {
@@ -159,11 +112,11 @@ PHI3_HF = KeyMap(
         ),
         **_O,
         _HF_LAYER + "mlp.gate_up_proj.weight": (_LAYER + "mlp.w1.weight", _LAYER + "mlp.w3.weight"),
-        **_layers({"mlp.down_proj.weight": "mlp.w2.weight"}),
+        **by_layer({"mlp.down_proj.weight": "mlp.w2.weight"}),
         **_NORMS,
         **_TOP,
     },
-    ignored=_INV_FREQ,
+    ignored=INV_FREQ,
 )
 GENERIC_META = KeyMap(
     "Meta",

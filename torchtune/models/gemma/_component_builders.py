@@ -8,6 +8,8 @@ from torch import nn
 
 from torchtune.models._builders import component_builders
 from torchtune.models._dense import DecoderSpec, gated_mlp
+from torchtune.models._family import Family
+from torchtune.models._key_maps import GENERIC_HF
 from torchtune.models.gemma.gemma_norm_embedding import GemmaNormEmbeddings
 from torchtune.models.gemma.rms_norm import GemmaRMSNorm
 from torchtune.modules import RotaryPositionalEmbeddings
@@ -50,5 +52,6 @@ def gemma_spec(
     )
 
 
+FAMILIES = (Family("gemma", gemma_spec, GENERIC_HF, activation="gelu_pytorch_tanh", always_tied=True),)
 gemma, lora_gemma = component_builders("gemma", "Gemma", gemma_spec, module=__name__, source=SOURCE)
 gemma_mlp = partial(gated_mlp, activation=gelu_tanh)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from torchtune.models._builders import component_builders
 from torchtune.models._dense import DecoderSpec
+from torchtune.models._family import Family
+from torchtune.models._key_maps import GEMMA2_HF
 from torchtune.models._masks import windows
 from torchtune.models.gemma._component_builders import gemma_mlp, gemma_spec
 from torchtune.models.gemma.rms_norm import GemmaRMSNorm
@@ -102,6 +104,21 @@ def gemma2_spec(
     )
 
 
+FAMILIES = (
+    Family(
+        "gemma2",
+        partial(gemma2_spec, cap_logits=True),
+        GEMMA2_HF,
+        activation="gelu_pytorch_tanh",
+        always_tied=True,
+        extra={
+            "hidden_capping_value": "attn_logit_softcapping",
+            "final_capping_value": "final_logit_softcapping",
+            "sliding_window_size": "sliding_window",
+            "query_pre_attn_scalar": "query_pre_attn_scalar",
+        },
+    ),
+)
 gemma2, lora_gemma2 = component_builders("gemma2", "Gemma 2", gemma2_spec, module=__name__, source=SOURCE)
 
 __all__ = ["Gemma2FinalNorm", "SoftCappedOutput", "gemma2", "gemma2_spec", "gemma_mlp", "lora_gemma2"]

@@ -6,7 +6,10 @@ from dataclasses import replace
 from functools import partial
 
 from torchtune.models._builders import SizeRows, component_builders, spec_function
+from torchtune.models._convert import StateDict
 from torchtune.models._dense import DecoderSpec
+from torchtune.models._family import LAYER_KEYS, Family, rope_of
+from torchtune.models._key_maps import GEMMA, INV_FREQ, QK_NORM, KeyMap
 from torchtune.models._masks import windows_of
 from torchtune.models._rope import ScaledRotaryPositionalEmbeddings
 from torchtune.models._tokenizer import hf_tokenizer
@@ -41,6 +44,41 @@ def gemma3_spec(
     )
 
 
+def _text_part(state_dict: StateDict) -> StateDict:
+    """The text part of a checkpoint with images, by the names of one without."""
+    vision = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
+    text = {key: value for key, value in state_dict.items() if not key.startswith(vision)}
+    names = {key: key.removeprefix("language_model.").replace("model.language_model.", "model.") for key in text}
+    return {names[key]: value for key, value in text.items()}
+
+
+FAMILIES = (
+    Family(
+        "gemma3_text",
+        gemma3_spec,
+        KeyMap("Gemma 3", {**GEMMA, **QK_NORM}, ignored=INV_FREQ),
+        activation="gelu_pytorch_tanh",
+        fixed={"attention_bias": False, "attn_logit_softcapping": None, "final_logit_softcapping": None}
+        | {"use_bidirectional_attention": False},
+        extra={**LAYER_KEYS, "query_pre_attn_scalar": "query_pre_attn_scalar"},
+        always_tied=True,
+        defaults={
+            "vocab_size": 262_208,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "max_position_embeddings": 131_072,
+            "rms_norm_eps": 1e-6,
+            "query_pre_attn_scalar": 256,
+            "sliding_window": 4096,
+            "rope_theta": 1_000_000.0,
+        },
+        reads=lambda config: {"local_rope_base": rope_of(config, "sliding_attention")[0]},
+        prepare=_text_part,
+        architecture="Gemma3ForCausalLM",
+        alias="gemma3",
+    ),
+)
 gemma3, lora_gemma3 = component_builders("gemma3", "Gemma 3", gemma3_spec, module=__name__, source=SOURCE)
 gemma3_tokenizer = hf_tokenizer("gemma3", "Gemma 3", module=__name__)
 

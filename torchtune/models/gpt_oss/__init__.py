@@ -7,9 +7,12 @@ from functools import partial
 
 from torchtune.models._builders import SizeRows, component_builders, spec_function
 from torchtune.models._dense import DecoderSpec
+from torchtune.models._family import LAYER_KEYS, Family
+from torchtune.models._key_maps import ATTENTION, INV_FREQ, QKV_BIAS, KeyMap, by_layer
 from torchtune.models._masks import windows_of
 from torchtune.models._moe import mixture_of_experts
 from torchtune.models._tokenizer import hf_tokenizer
+from torchtune.models.gpt_oss._convert_weights import gpt_oss_plain
 from torchtune.modules.moe import clamped_swiglu
 
 SOURCE = "https://arxiv.org/abs/2508.10925 (gpt-oss model card)"
@@ -46,6 +49,36 @@ def gpt_oss_spec(
     )
 
 
+_GATE_UP = {
+    f"model.layers.{{}}.mlp.experts.gate_up_proj{theirs}": tuple(
+        f"layers.{{}}.mlp.experts.{name}{ours}" for name in ("gate", "up")
+    )
+    for theirs, ours in (("", "_proj"), ("_bias", "_bias"))
+}
+_LAYERS = {
+    "self_attn.o_proj.bias": "attn.output_proj.bias",
+    "self_attn.sinks": "attn.sinks",
+    "mlp.router.weight": "mlp.router.gate.weight",
+    "mlp.router.bias": "mlp.router.gate.bias",
+    "mlp.experts.down_proj": "mlp.experts.down_proj",
+    "mlp.experts.down_proj_bias": "mlp.experts.down_bias",
+}
+FAMILIES = (
+    Family(
+        "gpt_oss",
+        gpt_oss_spec,
+        KeyMap(
+            "gpt-oss",
+            {**ATTENTION, **QKV_BIAS, **by_layer(_LAYERS), **_GATE_UP},
+            ignored=INV_FREQ,
+            interleaved=frozenset(_GATE_UP),
+        ),
+        fixed={"attention_bias": True, "swiglu_alpha": 1.702, "swiglu_limit": 7.0},
+        extra={**LAYER_KEYS, "num_experts": "num_local_experts", "experts_per_token": "num_experts_per_tok"},
+        defaults={"rope_theta": 150_000.0},
+        prepare=gpt_oss_plain,
+    ),
+)
 gpt_oss, lora_gpt_oss = component_builders("gpt_oss", "gpt-oss", gpt_oss_spec, module=__name__, source=SOURCE)
 gpt_oss_tokenizer = hf_tokenizer("gpt_oss", "gpt-oss", module=__name__)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from torchtune.models._builders import SizeRows, component_builders, spec_function
 from torchtune.models._dense import DecoderSpec
+from torchtune.models._family import Family, HFConfig
+from torchtune.models._key_maps import ATTENTION, INV_FREQ, LLAMA, KeyMap
 from torchtune.models._tokenizer import hf_tokenizer
 from torchtune.modules import RMSNorm
 
@@ -70,6 +73,39 @@ def granite4_spec(
     )
 
 
+def _only_attention(config: HFConfig) -> dict[str, Any]:
+    """No arguments, but an error where a layer is no attention layer (Granite 4 with Mamba)."""
+    kinds = config.get("layer_types") or config.get("layers_block_type") or ["mamba"]
+    others = sorted(set(kinds) - {"attention", "full_attention"})
+    if others:
+        raise ValueError(
+            f"config.json has layers of type {others}; for this model_type only attention layers are built"
+        )
+    return {}
+
+
+_MULTIPLIERS = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
+_shared = partial(
+    Family, extra={name: name for name in _MULTIPLIERS}, defaults=dict.fromkeys(_MULTIPLIERS, 1.0), spec=granite4_spec
+)
+_FUSED_MLP = {
+    "model.layers.{}.shared_mlp.input_linear.weight": ("layers.{}.mlp.w1.weight", "layers.{}.mlp.w3.weight"),
+    "model.layers.{}.shared_mlp.output_linear.weight": ("layers.{}.mlp.w2.weight",),
+}
+FAMILIES = (
+    _shared(
+        "granite",
+        hf=KeyMap("Granite", LLAMA, ignored=INV_FREQ),
+        fixed={"attention_bias": False, "mlp_bias": False},
+    ),
+    _shared(
+        "granitemoehybrid",
+        hf=KeyMap("Granite 4", {**ATTENTION, **_FUSED_MLP}, ignored=INV_FREQ),
+        fixed={"attention_bias": False, "num_local_experts": 0, "position_embedding_type": "rope"},
+        reads=_only_attention,
+        width="shared_intermediate_size",
+    ),
+)
 granite4, lora_granite4 = component_builders("granite4", "Granite 4", granite4_spec, module=__name__, source=SOURCE)
 granite4_tokenizer = hf_tokenizer("granite4", "Granite 4", module=__name__)
 

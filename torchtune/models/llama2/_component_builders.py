@@ -6,6 +6,8 @@ from functools import partial
 
 from torchtune.models._builders import classifier_spec, component_builders, lora_attention_builder
 from torchtune.models._dense import DecoderSpec, gated_mlp, scale_hidden_dim_for_mlp
+from torchtune.models._family import Family
+from torchtune.models._key_maps import GENERIC_HF, GENERIC_META
 from torchtune.modules import RotaryPositionalEmbeddings
 
 SOURCE = "https://arxiv.org/abs/2307.09288 (Llama 2)"
@@ -38,6 +40,7 @@ def llama2_spec(
     )
 
 
+FAMILIES = (Family("llama", llama2_spec, GENERIC_HF, GENERIC_META, fixed={"attention_bias": False, "mlp_bias": False}),)
 llama2_classifier_spec = classifier_spec(llama2_spec)
 llama2, lora_llama2 = component_builders("llama2", "Llama 2", llama2_spec, module=__name__, source=SOURCE)
 llama2_classifier, lora_llama2_classifier = component_builders(

@@ -6,6 +6,8 @@ from functools import partial
 
 from torchtune.models._builders import classifier_spec, component_builders
 from torchtune.models._dense import DecoderSpec, gated_mlp
+from torchtune.models._family import LAYER_KEYS, Family
+from torchtune.models._key_maps import GENERIC_HF, GENERIC_META
 from torchtune.models._masks import windows, windows_of
 from torchtune.modules import RotaryPositionalEmbeddings
 
@@ -44,6 +46,10 @@ def mistral_spec(
     )
 
 
+FAMILIES = (
+    Family("mistral", mistral_spec, GENERIC_HF, GENERIC_META, extra={"sliding_window": "sliding_window"}),
+    Family("ministral", mistral_spec, GENERIC_HF, extra=LAYER_KEYS),
+)
 mistral_classifier_spec = classifier_spec(mistral_spec)
 mistral, lora_mistral = component_builders("mistral", "Mistral", mistral_spec, module=__name__, source=SOURCE)
 mistral_classifier, lora_mistral_classifier = component_builders(

@@ -6,6 +6,8 @@ from functools import partial
 
 from torchtune.models._builders import component_builders, lora_attention_builder
 from torchtune.models._dense import DecoderSpec, gated_mlp
+from torchtune.models._family import Family
+from torchtune.models._key_maps import PHI3_HF
 from torchtune.models._masks import windows
 from torchtune.models.phi3._position_embeddings import Phi3RotaryPositionalEmbeddings
 
@@ -41,6 +43,7 @@ def phi3_spec(
     )
 
 
+FAMILIES = (Family("phi3", phi3_spec, PHI3_HF, extra={"sliding_window": "sliding_window"}),)
 phi3, lora_phi3 = component_builders("phi3", "Phi-3", phi3_spec, module=__name__, source=SOURCE)
 phi3_mlp = gated_mlp
 lora_phi3_self_attention = lora_attention_builder("lora_phi3_self_attention", "Phi-3", phi3_spec, module=__name__)

@@ -6,6 +6,8 @@ from functools import partial
 
 from torchtune.models._builders import component_builders, lora_attention_builder
 from torchtune.models._dense import DecoderSpec
+from torchtune.models._family import Family
+from torchtune.models._key_maps import QWEN2_HF
 from torchtune.models.qwen2._positional_embeddings import Qwen2RotaryPositionalEmbeddings
 
 SOURCE = "https://arxiv.org/abs/2407.10671 (Qwen2 Technical Report)"
@@ -50,5 +52,6 @@ def qwen2_spec(
     )
 
 
+FAMILIES = (Family("qwen2", qwen2_spec, QWEN2_HF, fixed={"use_sliding_window": False}),)
 qwen2, lora_qwen2 = component_builders("qwen2", "Qwen2", qwen2_spec, module=__name__, source=SOURCE)
 lora_qwen2_self_attention = lora_attention_builder("lora_qwen2_self_attention", "Qwen2", qwen2_spec, module=__name__)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torchtune.models._builders import component_builders
 from torchtune.models._dense import DecoderSpec
+from torchtune.models._family import Family
+from torchtune.models._key_maps import QWEN3_HF
 from torchtune.models.qwen2._component_builders import qwen2_spec
 
 
@@ -30,6 +32,7 @@ def qwen3_spec(
     return qwen2_spec(**locals())
 
 
+FAMILIES = (Family("qwen3", qwen3_spec, QWEN3_HF, fixed={"use_sliding_window": False, "attention_bias": False}),)
 qwen3, lora_qwen3 = component_builders(
     "qwen3", "Qwen3", qwen3_spec, module=__name__, source="https://arxiv.org/abs/2505.09388 (Qwen3 Technical Report)"
 )

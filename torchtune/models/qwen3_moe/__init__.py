@@ -7,6 +7,8 @@ from functools import partial
 
 from torchtune.models._builders import SizeRows, component_builders, spec_function
 from torchtune.models._dense import DecoderSpec
+from torchtune.models._family import Family
+from torchtune.models._key_maps import ATTENTION, INV_FREQ, QK_NORM, KeyMap, by_layer
 from torchtune.models._moe import mixture_of_experts
 from torchtune.models.qwen3 import Qwen3Tokenizer, qwen3_tokenizer
 
@@ -24,6 +26,28 @@ def qwen3_moe_spec(
     return replace(spec, qk_norm=(True, True), feed_forward=experts)
 
 
+_EXPERTS = {
+    f"model.layers.{{}}.mlp.experts.{{}}.{name}_proj.weight": (f"layers.{{}}.mlp.experts.{name}_proj",)
+    for name in ("gate", "down", "up")
+}
+FAMILIES = (
+    Family(
+        "qwen3_moe",
+        qwen3_moe_spec,
+        KeyMap(
+            "Qwen3 MoE",
+            {**ATTENTION, **QK_NORM, **by_layer({"mlp.gate.weight": "mlp.router.gate.weight"}), **_EXPERTS},
+            ignored=INV_FREQ,
+            stacked=frozenset(_EXPERTS),
+        ),
+        fixed={"use_sliding_window": False, "attention_bias": False, "decoder_sparse_step": 1, "mlp_only_layers": []},
+        extra={"experts_per_token": "num_experts_per_tok", "normalize_experts": "norm_topk_prob"},
+        defaults={"num_experts_per_tok": 8, "norm_topk_prob": False},
+        # transformers 5 writes the second name
+        reads=lambda config: {"num_experts": config.get("num_experts") or config["num_local_experts"]},
+        width="moe_intermediate_size",
+    ),
+)
 qwen3_moe, lora_qwen3_moe = component_builders("qwen3_moe", "Qwen3 MoE", qwen3_moe_spec, module=__name__, source=SOURCE)
 
 SIZES = _size = SizeRows(

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from torchtune.models._builders import SizeRows, component_builders, spec_function
 from torchtune.models._dense import DecoderSpec
+from torchtune.models._family import Family
+from torchtune.models._key_maps import INV_FREQ, LLAMA, KeyMap
 from torchtune.models._tokenizer import hf_tokenizer
 
 SOURCE = "https://huggingface.co/HuggingFaceTB/SmolLM3-3B (model card, config.json)"
@@ -18,6 +20,17 @@ def smollm3_spec(spec: DecoderSpec, no_rope_layers: list[int] | None = None) -> 
     return replace(spec, layer_rope=lambda index: spec.rope if turns[index] else None)
 
 
+# Llama's names, with the rows of q and k as they are.
+FAMILIES = (
+    Family(
+        "smollm3",
+        smollm3_spec,
+        KeyMap("SmolLM 3", LLAMA, ignored=INV_FREQ),
+        fixed={"use_sliding_window": False, "attention_bias": False, "mlp_bias": False},
+        extra={"no_rope_layers": "no_rope_layers"},
+        defaults={"rope_theta": 2_000_000.0, "tie_word_embeddings": True},
+    ),
+)
 smollm3, lora_smollm3 = component_builders("smollm3", "SmolLM 3", smollm3_spec, module=__name__, source=SOURCE)
 smollm3_tokenizer = hf_tokenizer("smollm3", "SmolLM 3", module=__name__)
 
