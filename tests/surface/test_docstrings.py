@@ -134,8 +134,17 @@ def said_elsewhere(value: Any, owner: type | None) -> tuple[dict[str, str], dict
             with contextlib.suppress(TypeError, ValueError):
                 pairs = zip(inspect.signature(value).parameters, inspect.signature(above).parameters, strict=False)
                 same = {**dict(pairs), **same}
-    for reference in re.findall(r"[Ss]ee :(?:func|class|meth):`~?([\w.]+)`", value.__doc__ or ""):
-        texts.append(getattr(resolve(reference, value.__module__), "__doc__", ""))
+    pending, followed = [value], set()
+    while pending:  # a name may say to see one that says to see another
+        current = pending.pop()
+        for reference in re.findall(
+            r"[Ss]ee :(?:func|class|meth):`~?([\w.]+)`", getattr(current, "__doc__", None) or ""
+        ):
+            there = resolve(reference, getattr(current, "__module__", value.__module__))
+            if id(there) not in followed:
+                followed.add(id(there))
+                pending.append(there)
+                texts.append(getattr(there, "__doc__", ""))
     for text in texts:
         for heading, section in sections(inspect.cleandoc(text or "")).items():
             found[heading] = found.get(heading, "") + "\n" + section

@@ -31,20 +31,12 @@ def alpaca_dataset(
     split: str = "train",
     **load_dataset_kwargs: Any,
 ) -> SFTDataset | PackedDataset:
-    """Stanford Alpaca: rows of ``instruction``, ``input`` and ``output``, in its prompt.
+    """Stanford Alpaca: rows of ``instruction``, ``input`` and ``output``, in its prompt; see :func:`instruct_dataset`.
 
     Args:
-        tokenizer: a model tokenizer.
-        source: see :class:`SFTDataset`.
         column_map: the rows' names for ``instruction``, ``input`` and ``output``.
         train_on_input: whether prompts are trained on, as Alpaca does.
-        packed: whether samples are packed to the tokenizer's ``max_seq_len``.
-        filter_fn: keeps the rows for which it is true.
-        split: the split, or a slice of it such as ``"train[:5%]"``.
-        load_dataset_kwargs: for ``datasets.load_dataset``.
 
-    Returns:
-        The samples; see :func:`instruct_dataset`.
     """
     transform = AlpacaToMessages(train_on_input=train_on_input, column_map=column_map)
     return sft_dataset(tokenizer, source, transform, packed, filter_fn=filter_fn, split=split, **load_dataset_kwargs)
@@ -124,21 +116,11 @@ def slimorca_dataset(
     split: str = "train",
     **load_dataset_kwargs: Any,
 ) -> SFTDataset | PackedDataset:
-    """SlimOrca: ShareGPT conversations under ``conversations``.
+    """SlimOrca: ShareGPT conversations under ``conversations``; see :func:`chat_dataset`.
 
     Args:
-        tokenizer: a model tokenizer.
-        source: see :class:`SFTDataset`.
         column_map: the rows' name for ``conversations``.
-        train_on_input: whether all messages are trained on, not only the assistant's.
-        new_system_prompt: a system message in place of the rows' own.
-        packed: whether samples are packed to the tokenizer's ``max_seq_len``.
-        filter_fn: keeps the rows for which it is true.
-        split: the split, or a slice of it such as ``"train[:5%]"``.
-        load_dataset_kwargs: for ``datasets.load_dataset``.
 
-    Returns:
-        The samples; see :func:`chat_dataset`.
     """
     transform = ShareGPTToMessages(
         train_on_input=train_on_input, column_map=column_map, new_system_prompt=new_system_prompt
@@ -222,19 +204,13 @@ def stack_exchange_paired_dataset(
     split: str = "train",
     **load_dataset_kwargs: Any,
 ) -> PreferenceDataset:
-    """Stack Exchange questions with a better and a worse answer.
+    """Stack Exchange questions with a better and a worse answer; see :func:`preference_dataset`.
 
     Args:
-        tokenizer: a model tokenizer.
-        source: see :class:`SFTDataset`.
         column_map: see :class:`StackExchangePairedToMessages`.
         train_on_input: whether questions are trained on.
-        filter_fn: keeps the rows for which it is true.
-        split: the split, or a slice of it such as ``"train[:5%]"``.
         load_dataset_kwargs: for ``datasets.load_dataset``, such as ``data_dir="data/rl"``.
 
-    Returns:
-        A dataset of pairs; see :func:`preference_dataset`.
     """
     return PreferenceDataset(
         source=source,

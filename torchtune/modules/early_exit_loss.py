@@ -136,10 +136,6 @@ class RotationalEarlyExitCurriculum(EarlyExitCurriculum):
 
     Args:
         do_output_hidden_states (list[bool]): for each layer whether it has a loss at first.
-        max_steps (int): steps of the training.
-        train_last_layer (bool): the last layer always has one.
-        last_step (int | None): step to go on from.
-        verbose (bool): log the layers at each step.
     """
 
     def _now(self) -> np.ndarray:
@@ -151,11 +147,7 @@ class GradualEarlyExitCurriculum(EarlyExitCurriculum):
 
     Args:
         do_output_hidden_states (list[bool]): for each layer whether it has a loss in the end.
-        max_steps (int): steps of the training.
-        train_last_layer (bool): the last layer always has one.
-        last_step (int | None): step to go on from.
         fraction_scale (float): fraction of the training after which all have one.
-        verbose (bool): log the layers at each step.
     """
 
     def __init__(
