@@ -43,6 +43,7 @@ DATA: dict[str, list[str]] = {
 
 def preload() -> None:
     """Imports what a run needs, before the first fork."""
+    sys.path.insert(0, str(ROOT))
     import datasets  # noqa: F401
     import tokenizers  # noqa: F401
 
