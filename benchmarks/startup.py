@@ -39,7 +39,7 @@ model(**next(iter(DataLoader(rows, batch_size=8, collate_fn=collate)))).loss.bac
 optimizer.step()
 """
 STEP = [
-    "epochs=1", "max_steps_per_epoch=1", "eval_tool_calls=null", "dataset_val=null", "save_every_n_epochs=null",
+    "epochs=1", "max_steps_per_epoch=1", "eval_tool_calls=null", "dataset_val=null", "save_every_n_epochs=null", "check_data=false",
 ]  # fmt: skip
 
 

@@ -20,14 +20,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
 
 from torchtune import config, modules, training, utils
 from torchtune.config._utils import _get_component_from_path
 from torchtune.data import check_template, padded_collate_packed
-from torchtune.datasets import combine_datasets
 from torchtune.modules.loss import SFTLoss
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
 from torchtune.recipe_interfaces import FTRecipeInterface
@@ -35,7 +34,7 @@ from torchtune.training import tool_eval
 
 CONFIG_KEYS = {
     "output_dir", "tokenizer", "model", "checkpointer", "resume_from_checkpoint", "save_adapter_weights_only",
-    "check_template", "dataset", "dataset_val", "collate_fn", "seed", "shuffle", "batch_size", "batch_size_val",
+    "check_data", "check_template", "dataset", "dataset_val", "collate_fn", "seed", "shuffle", "batch_size", "batch_size_val",
     "run_val_every_n_steps", "run_val_max_batches", "optimizer", "optimizer_in_bwd", "lr_scheduler", "loss", "epochs",
     "max_steps_per_epoch", "gradient_accumulation_steps", "clip_grad_norm", "save_every_n_steps",
     "save_every_n_epochs", "enable_async_checkpointing", "resize_token_embeddings", "device", "dtype", "compile",
@@ -87,16 +86,7 @@ class FinetuneRecipe(FTRecipeInterface):
     def _check(self) -> None:
         """Refuses settings that contradict each other, or that this recipe does not have."""
         cfg = self.cfg
-        if self.optimizer_in_bwd and (cfg.get("clip_grad_norm") is not None or self.accumulation_steps > 1):
-            raise ValueError(
-                "optimizer_in_bwd: true steps each parameter as soon as its gradient is there, so it allows neither "
-                f"clip_grad_norm (is {cfg.get('clip_grad_norm')}) nor gradient_accumulation_steps > 1 (is "
-                f"{self.accumulation_steps}); set these to null and 1, or optimizer_in_bwd: false"
-            )
-        if self.optimizer_in_bwd and cfg.get("on_nan_loss") == "skip":
-            raise ValueError("on_nan_loss: skip comes too late with optimizer_in_bwd: true; set one of them otherwise")
-        if cfg.get("enable_activation_offloading") and not cfg.get("enable_activation_checkpointing"):
-            raise ValueError("enable_activation_offloading: true needs enable_activation_checkpointing: true")
+        training.check_step_settings(cfg)
         for key in ("eval_tool_calls", "teacher_model", "early_exit_loss", "quantizer"):
             if cfg.get(key) and self.parallel.copies > 1:
                 raise ValueError(
@@ -111,20 +101,21 @@ class FinetuneRecipe(FTRecipeInterface):
         self.seed = training.set_seed(cfg.get("seed"), debug_mode=cfg.get("cudnn_deterministic_mode"))
         self.metric_logger = self._setup_metric_logger()
         self.tokenizer = config.instantiate(cfg.tokenizer)
-        state = self.load_checkpoint()
         self.loss_fn = config.instantiate(cfg.loss)
-        self.model = self._setup_model(state)
-        self.loss_fn = self._setup_loss(self.loss_fn)
-        self.optimizer = self._setup_optimizer()
+        self.ignore_index = getattr(self.loss_fn, "ignore_index", -100)
         self.data = self._setup_data(
-            cfg.dataset, cfg.batch_size, shuffle=cfg.get("shuffle", True), number_rows=True, **cfg.get("dataloader", {})
+            "dataset", cfg.batch_size, shuffle=cfg.get("shuffle", True), number_rows=True, **cfg.get("dataloader", {})
         )
         if self.rank == 0:
             folder = cfg.checkpointer.get("checkpoint_dir", "")
             check_template(self.tokenizer, self.data.dataset, folder, cfg.get("check_template", "error"))
         self.data_val = None
         if cfg.get("dataset_val") is not None:
-            self.data_val = self._setup_data(cfg.dataset_val, cfg.get("batch_size_val") or cfg.batch_size)
+            self.data_val = self._setup_data("dataset_val", cfg.get("batch_size_val") or cfg.batch_size)
+        state = self.load_checkpoint()
+        self.model = self._setup_model(state)
+        self.loss_fn = self._setup_loss(self.loss_fn)
+        self.optimizer = training.build_optimizer(cfg, self.model, self.trained)
         self.steps_per_epoch = training.steps_per_epoch(
             self.data, self.accumulation_steps, cfg.get("max_steps_per_epoch")
         )
@@ -133,7 +124,7 @@ class FinetuneRecipe(FTRecipeInterface):
         self.objective = training.build_objective(
             cfg, self.model, self.loss_fn, load_teacher=self._load_teacher, total_steps=self.total_steps, seed=self.seed
         )
-        self.lr_scheduler = self._setup_lr_scheduler()
+        self.lr_scheduler = training.build_lr_scheduler(cfg, self.optimizer, self.total_steps)
         self.profiler: Any = training.DummyProfiler()
         if cfg.get("profiler"):
             self.profiler, _ = config.instantiate(cfg.profiler)
@@ -234,7 +225,7 @@ class FinetuneRecipe(FTRecipeInterface):
         """Mean loss per token over the validation data."""
         self.model.eval()
         losses = training.LossAccumulator(self.device)
-        for batch in islice(self.data_val, self.cfg.get("run_val_max_batches")):
+        for batch in islice(training.read_batches(self.data_val), self.cfg.get("run_val_max_batches")):
             with self.parallel.loss_context():
                 losses.add(*self.loss(batch))
         self.model.train()
@@ -311,7 +302,7 @@ class FinetuneRecipe(FTRecipeInterface):
 
     def _steps(self, epoch: int) -> Iterator[list[dict[str, Any]]]:
         """The micro-batches of each optimizer step that is left of an epoch."""
-        batches = iter(self.data)
+        batches = training.read_batches(self.data)
         for _ in range(self.steps_per_epoch * (epoch + 1) - self.global_step):
             micro_batches = list(islice(batches, self.accumulation_steps))
             if not micro_batches:
@@ -374,7 +365,6 @@ class FinetuneRecipe(FTRecipeInterface):
         return model.train()
 
     def _setup_loss(self, loss_fn: nn.Module) -> nn.Module:
-        self.ignore_index = getattr(loss_fn, "ignore_index", -100)
         if isinstance(loss_fn, SFTLoss):
             loss_fn.set_model_output(self.model)
         elif hasattr(loss_fn, "num_output_chunks"):
@@ -393,32 +383,9 @@ class FinetuneRecipe(FTRecipeInterface):
         training.load_from_full_model_state_dict(teacher, weights, self.device, strict=True, cpu_offload=offload)
         return teacher
 
-    def _setup_optimizer(self) -> Any:
-        if not self.optimizer_in_bwd:
-            return config.instantiate(self.cfg.optimizer, self.trained)
-        optimizers = {param: config.instantiate(self.cfg.optimizer, [param]) for param in self.trained}
-        training.register_optim_in_bwd_hooks(model=self.model, optim_dict=optimizers)
-        return training.create_optim_in_bwd_wrapper(model=self.model, optim_dict=optimizers)
-
-    def _setup_lr_scheduler(self) -> Any:
-        if self.cfg.get("lr_scheduler") is None:
-            return None
-        build = partial(config.instantiate, self.cfg.lr_scheduler, num_training_steps=self.total_steps)
-        if self.optimizer_in_bwd:
-            first = next(iter(self.optimizer.optim_map.values()))
-            return training.InBackwardSchedule(self.optimizer, build(first))
-        return build(self.optimizer)
-
-    def _setup_data(
-        self, section: DictConfig | ListConfig, batch_size: int, shuffle: bool = False, **options: Any
-    ) -> Any:
+    def _setup_data(self, name: str, batch_size: int, shuffle: bool = False, **options: Any) -> Any:
         """A loader of batches. No row is left out; ranks that lack one at the end get a row without labels."""
-        if isinstance(section, ListConfig):
-            dataset = combine_datasets([config.instantiate(part, self.tokenizer) for part in section])
-            packed = getattr(dataset, "packed", False)
-        else:
-            dataset = config.instantiate(section, self.tokenizer)
-            packed = section.get("packed", False)
+        dataset, packed = training.build_dataset(self.cfg, name, self.tokenizer)
         collate = _get_component_from_path(self.cfg.get("collate_fn", "torchtune.data.padded_collate_sft"))
         pad_id = getattr(self.tokenizer, "pad_id", 0)
         return training.build_dataloader(

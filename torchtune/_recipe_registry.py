@@ -132,6 +132,15 @@ def find_config(name: str) -> Path | None:
     return None
 
 
+def _trains_whole(model: Any) -> bool:
+    """Whether a config's model is one of torchtune's without an adapter; other components may have one of any name."""
+    if not isinstance(model, Mapping):
+        return False
+    component = str(model.get("_component_", ""))
+    named = "lora" in component or "dora" in component or any("lora" in str(key) for key in model)
+    return component.startswith("torchtune.models.") and not named
+
+
 def missing_keys(recipe: str, config: Mapping[str, Any]) -> str | None:
     """What a config lacks to be one of a recipe, in a sentence; None if nothing.
 
@@ -141,6 +150,8 @@ def missing_keys(recipe: str, config: Mapping[str, Any]) -> str | None:
     """
     needed = next((keys for start, keys in _NEEDS.items() if recipe.startswith(start)), ())
     missing = [key for key in needed if config.get(key) is None]
+    if "lora" in recipe and config and _trains_whole(config.get("model")):
+        missing.append("an adapter in model (a lora_*, qlora_* or dora_* component, with lora_attn_modules)")
     if not missing:
         return None
     return (

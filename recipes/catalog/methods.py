@@ -65,7 +65,7 @@ GROUPS = {
     "dataset.conversation_column=messages dataset.conversation_style=openai dataset.split=train dataset.packed=false "
     "dataset_val._component_=torchtune.datasets.chat_dataset dataset_val.source=json dataset_val.data_files=${test_file} "
     "dataset_val.conversation_column=messages dataset_val.conversation_style=openai dataset_val.split=train "
-    "batch_size_val=${batch_size} run_val_every_n_steps=100 "
+    "batch_size_val=${batch_size} run_val_every_n_steps=100 check_data=true "
     "eval_tool_calls.dataset._component_=torchtune.datasets.tool_eval_dataset eval_tool_calls.dataset.source=json "
     "eval_tool_calls.dataset.data_files=${test_file} eval_tool_calls.dataset.style=openai "
     "eval_tool_calls.every_n_steps=200 eval_tool_calls.max_new_tokens=256 eval_tool_calls.batch_size=8 "

@@ -176,6 +176,26 @@ def test_a_config_of_another_recipe_is_refused(
     assert started == []
 
 
+@pytest.mark.parametrize("given", [[], ["model=torchtune.models.llama3_2.llama3_2_1b"], ["~model", "model.x=1"]])
+def test_a_recipe_for_adapters_refuses_a_model_without_one(
+    given: list[str], monkeypatch: pytest.MonkeyPatch, started: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = "model.x=1" not in given  # a component of one's own may have an adapter by any name
+    assert tune(monkeypatch, "lora_finetune_single_device", "--config", "llama3_2/1B_full", *given) == (
+        2 if refused else 0
+    )
+    assert ("lacks an adapter in model" in capsys.readouterr().err) == refused
+    assert bool(started) != refused
+
+
+def test_an_override_of_the_model_gives_a_config_its_adapter(
+    monkeypatch: pytest.MonkeyPatch, started: list[Any]
+) -> None:
+    given = ["model=torchtune.models.llama3_2.lora_llama3_2_1b", "model.lora_attn_modules=[q_proj]"]
+    assert tune(monkeypatch, "lora_finetune_single_device", "--config", "llama3_2/1B_full", *given) == 0
+    assert len(started) == 1
+
+
 def test_overrides_can_make_a_config_one_of_a_recipe(monkeypatch: pytest.MonkeyPatch, started: list[Any]) -> None:
     keys = [f"{key}._component_=x" for key in ("teacher_model", "teacher_checkpointer", "kd_loss")]
     assert tune(monkeypatch, "knowledge_distillation_single_device", *keys, "--config", PLAIN) == 0

@@ -154,7 +154,7 @@ def _with_config_file(recipe_args: list[str], parser: argparse.ArgumentParser) -
 
 def _check_keys(recipe: str, recipe_args: list[str], parser: argparse.ArgumentParser) -> None:
     """Ends with an error if the config, with its overrides, lacks what makes this recipe."""
-    if "--config" not in recipe_args or registry.missing_keys(recipe, {}) is None:
+    if "--config" not in recipe_args:
         return
     import yaml
 
@@ -166,13 +166,19 @@ def _check_keys(recipe: str, recipe_args: list[str], parser: argparse.ArgumentPa
     if not isinstance(values, dict):
         return
     for override in [*recipe_args[: at - 1], *recipe_args[at + 1 :]]:
-        key, _, value = override.partition("=")
+        path, _, value = override.removeprefix("~").partition("=")
+        *sections, key = path.split(".")
+        node = values
+        for section in sections:
+            if not isinstance(node.get(section), dict):
+                node[section] = {}
+            node = node[section]
         if override.startswith("~"):
-            values.pop(override[1:], None)
-        elif "." in key:
-            values[key.split(".")[0]] = {}
+            node.pop(key, None)
+        elif not sections and isinstance(node.get(key), dict) and value != "null":
+            node[key]["_component_"] = value  # as overrides of a section do
         else:
-            values[key] = None if value == "null" else value
+            node[key] = None if value == "null" else value
     found = registry.missing_keys(recipe, values)
     if found:
         parser.error(found)

@@ -79,7 +79,8 @@ def parse(recipe_main: Callable[[DictConfig], Any]) -> Callable[..., Any]:
     """Decorates a recipe's main function: it is called with the config of the command line, then the program ends.
 
     Args:
-        recipe_main: takes the config; what it returns is the exit status.
+        recipe_main: takes the config; what it returns is the exit status. Of errors that have a true attribute ``plain``
+            only the message is shown, unless the config's ``log_level`` is DEBUG.
 
     Returns:
         The decorated function, which takes no arguments and ends the program with ``recipe_main``'s status.
@@ -97,6 +98,11 @@ def parse(recipe_main: Callable[[DictConfig], Any]) -> Callable[..., Any]:
         values, overrides = parser.parse_known_args()
         conf = _merge_yaml_and_cli_args(values, overrides)
         remember_source(conf, parser.config_path)
-        sys.exit(recipe_main(conf))
+        try:
+            sys.exit(recipe_main(conf))
+        except Exception as error:
+            if not getattr(error, "plain", False) or str(conf.get("log_level")).upper() == "DEBUG":
+                raise
+            sys.exit(f"Error: {error}\n(log_level=DEBUG shows where in the code)")
 
     return wrapper

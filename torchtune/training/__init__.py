@@ -20,6 +20,7 @@ from torchtune.training._data import (
     steps_per_epoch,
     with_one_dataset,
 )
+from torchtune.training._data_check import DataError, build_dataset, check_data, read_batches
 from torchtune.training._distributed import (
     all_reduce_sum,
     barrier,
@@ -48,6 +49,7 @@ from torchtune.training._objectives import (
     build_objective,
     token_loss,
 )
+from torchtune.training._optimizers import build_lr_scheduler, build_optimizer, check_step_settings
 from torchtune.training._parallel import (
     ParallelDims,
     get_context_parallel_manager,
@@ -98,6 +100,7 @@ from torchtune.training.seed import set_seed
 
 __all__ = [
     "CheckpointSchedule",
+    "DataError",
     "DEFAULT_PROFILER_ACTIVITIES",
     "DEFAULT_PROFILE_DIR",
     "DEFAULT_SCHEDULE",
@@ -127,9 +130,14 @@ __all__ = [
     "apply_selective_activation_checkpointing",
     "barrier",
     "build_dataloader",
+    "build_dataset",
+    "build_lr_scheduler",
     "build_model",
     "build_objective",
+    "build_optimizer",
+    "check_data",
     "check_recipe",
+    "check_step_settings",
     "check_validation_ends",
     "cleanup_before_training",
     "clip_grad_norm",
@@ -170,6 +178,7 @@ __all__ = [
     "prepare_mha_for_tp",
     "prepare_qat",
     "progress_bar",
+    "read_batches",
     "register_optim_in_bwd_hooks",
     "run_recipe",
     "scale_grads",
