@@ -40,7 +40,7 @@ numbers are the largest absolute differences that the tests measured; the tests 
 ## Text models
 
 `logits`, `gradients`: against `transformers`. `LoRA`, `DoRA`: logits with the exported adapter, against `peft`. `greedy`:
-32 tokens, with and without a KV cache, and `left padded`, `with cache`: 64 tokens of a batch of three prompts of different
+64 tokens, with and without a KV cache, and `left padded`, `with cache`: 64 tokens of a batch of three prompts of different
 length; all are equal token for token. `weights`: Hugging Face's keys and tensors, there and back, equal to the last bit.
 
 """

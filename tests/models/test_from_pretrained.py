@@ -178,3 +178,11 @@ def test_peak_memory_is_little_more_than_the_weights(tmp_path: Path, stored: str
     assert size > 250e6
     peak = peak_of_loading(tmp_path, loaded)
     assert 0.95 < peak < 1.15
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_peak_memory_of_two_gigabytes(tmp_path: Path) -> None:
+    size = write_checkpoint(tmp_path, dim=2048, layers=16, vocab_size=32_000, dtype=torch.bfloat16)
+    assert size > 2e9
+    assert 0.95 < peak_of_loading(tmp_path, "bfloat16") < 1.15

@@ -17,6 +17,7 @@ from torchtune.config import instantiate
 from torchtune.data import Message, ToolCall
 from torchtune.data.formats import get_format
 from torchtune.models import from_pretrained
+from torchtune.models._builders import SizeRows
 from torchtune.models._dense import Adapter
 from torchtune.models._families import spec_from_hf_config
 from torchtune.models.gemma3 import gemma3_tokenizer
@@ -25,24 +26,19 @@ from torchtune.modules.peft import get_adapter_params, get_merged_lora_ckpt
 from torchtune.training import FullModelHFCheckpointer
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
-# Builder -> billions of parameters, as the model cards give them (Gemma 3: without the image encoder).
+FAMILIES = ("gemma3", "qwen3_moe", "gpt_oss", "smollm3", "phi4_mini", "granite4", "mistral._model_builders")
+# Builder -> billions of parameters, as the rows of sizes have them from the model cards (Gemma 3: without the image encoder).
 SIZES = {
-    "gemma3.gemma3_270m": 0.268,
-    "gemma3.gemma3_1b": 1.000,
-    "gemma3.gemma3_4b": 3.88,
-    "gemma3.gemma3_12b": 11.8,
-    "gemma3.gemma3_27b": 27.0,
-    "qwen3_moe.qwen3_moe_30b_a3b": 30.5,
-    "qwen3_moe.qwen3_moe_235b_a22b": 235.1,
-    "gpt_oss.gpt_oss_20b": 20.9,
-    "gpt_oss.gpt_oss_120b": 116.8,
-    "smollm3.smollm3_3b": 3.08,
-    "phi4_mini.phi4_mini_3_8b": 3.84,
-    "granite4.granite4_micro": 3.40,
-    "mistral.ministral_8b": 8.02,
-    "mistral.mistral_nemo_12b": 12.2,
-    "mistral.mistral_small_24b": 23.6,
+    f"{family.split('.')[0]}.{name}": billions
+    for family in FAMILIES
+    for rows in vars(importlib.import_module(f"torchtune.models.{family}")).values()
+    if isinstance(rows, SizeRows)
+    for name, billions in rows.billions.items()
 }
+
+
+def test_every_size_has_its_number_of_parameters() -> None:
+    assert len(SIZES) == 17
 
 
 @pytest.mark.parametrize("name", list(SIZES))

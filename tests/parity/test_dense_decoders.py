@@ -328,7 +328,7 @@ def _greedy(model: TransformerDecoder, prompt: torch.Tensor, steps: int, cached:
 
 
 def test_greedy_generation_equals_transformers_with_and_without_cache(pair: Pair) -> None:
-    prompt, steps = _tokens(batch=2, length=5), 32
+    prompt, steps = _tokens(batch=2, length=5), 64
     with torch.no_grad():
         theirs = pair.hf.generate(
             prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=steps, do_sample=False, eos_token_id=None

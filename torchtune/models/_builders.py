@@ -366,11 +366,18 @@ class SizeRows:
         self.title, self.spec_function, self.module, self.source = title, spec_function, module, source
         self.lora_order, self.options, self.common = lora_order, options or {}, common
         self.specs: dict[str, DecoderSpec] = {}
+        self.billions: dict[str, float] = {}
 
     def __call__(
-        self, name: str, label: str, *, lora_order: tuple[str, ...] | None = None, **sizes: Any
+        self,
+        name: str,
+        label: str,
+        *,
+        lora_order: tuple[str, ...] | None = None,
+        billions: float | None = None,
+        **sizes: Any,
     ) -> tuple[Builder, Builder, Builder]:
-        """Add the size ``name``; ``label`` is what docstrings call it."""
+        """Add the size ``name``; ``label`` is what docstrings call it, ``billions`` its parameters by the model card."""
         row = {**self.common, **sizes}
         known = inspect.signature(self.spec_function).parameters
         options = [
@@ -378,6 +385,8 @@ class SizeRows:
             for key, default in self.options.items()
         ]
         self.specs[name] = self.spec_function(**row, **self.options)
+        if billions is not None:
+            self.billions[name] = billions
 
         def full(**kwargs: Any) -> TransformerDecoder:
             return dense_decoder(self.spec_function(**row, **kwargs))

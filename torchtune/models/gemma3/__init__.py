@@ -87,11 +87,11 @@ SMALL_SIZES = _small = _size(vocab_size=262_144, head_dim=256, max_seq_len=32_76
 SIZES = _large = _size(vocab_size=262_208, max_seq_len=131_072, rope_scaling={"rope_type": "linear", "factor": 8.0})
 
 # fmt: off
-gemma3_270m, lora_gemma3_270m, qlora_gemma3_270m = _small("gemma3_270m", "270M", num_layers=18, num_heads=4, num_kv_heads=1, embed_dim=640, intermediate_dim=2048)
-gemma3_1b, lora_gemma3_1b, qlora_gemma3_1b = _small("gemma3_1b", "1B", num_layers=26, num_heads=4, num_kv_heads=1, embed_dim=1152, intermediate_dim=6912)
-gemma3_4b, lora_gemma3_4b, qlora_gemma3_4b = _large("gemma3_4b", "4B", num_layers=34, num_heads=8, num_kv_heads=4, head_dim=256, embed_dim=2560, intermediate_dim=10240)
-gemma3_12b, lora_gemma3_12b, qlora_gemma3_12b = _large("gemma3_12b", "12B", num_layers=48, num_heads=16, num_kv_heads=8, head_dim=256, embed_dim=3840, intermediate_dim=15360)
-gemma3_27b, lora_gemma3_27b, qlora_gemma3_27b = _large("gemma3_27b", "27B", num_layers=62, num_heads=32, num_kv_heads=16, head_dim=128, embed_dim=5376, intermediate_dim=21504, query_pre_attn_scalar=168)
+gemma3_270m, lora_gemma3_270m, qlora_gemma3_270m = _small("gemma3_270m", "270M", billions=0.268, num_layers=18, num_heads=4, num_kv_heads=1, embed_dim=640, intermediate_dim=2048)
+gemma3_1b, lora_gemma3_1b, qlora_gemma3_1b = _small("gemma3_1b", "1B", billions=1.0, num_layers=26, num_heads=4, num_kv_heads=1, embed_dim=1152, intermediate_dim=6912)
+gemma3_4b, lora_gemma3_4b, qlora_gemma3_4b = _large("gemma3_4b", "4B", billions=3.88, num_layers=34, num_heads=8, num_kv_heads=4, head_dim=256, embed_dim=2560, intermediate_dim=10240)
+gemma3_12b, lora_gemma3_12b, qlora_gemma3_12b = _large("gemma3_12b", "12B", billions=11.8, num_layers=48, num_heads=16, num_kv_heads=8, head_dim=256, embed_dim=3840, intermediate_dim=15360)
+gemma3_27b, lora_gemma3_27b, qlora_gemma3_27b = _large("gemma3_27b", "27B", billions=27.0, num_layers=62, num_heads=32, num_kv_heads=16, head_dim=128, embed_dim=5376, intermediate_dim=21504, query_pre_attn_scalar=168)
 # fmt: on
 
 __all__ = [

@@ -97,8 +97,8 @@ SIZES = _size = SizeRows(
 )
 
 # fmt: off
-gpt_oss_20b, lora_gpt_oss_20b, qlora_gpt_oss_20b = _size("gpt_oss_20b", "20b", num_layers=24)
-gpt_oss_120b, lora_gpt_oss_120b, qlora_gpt_oss_120b = _size("gpt_oss_120b", "120b", num_layers=36, num_experts=128)
+gpt_oss_20b, lora_gpt_oss_20b, qlora_gpt_oss_20b = _size("gpt_oss_20b", "20b", billions=20.9, num_layers=24)
+gpt_oss_120b, lora_gpt_oss_120b, qlora_gpt_oss_120b = _size("gpt_oss_120b", "120b", billions=116.8, num_layers=36, num_experts=128)
 # fmt: on
 
 __all__ = [

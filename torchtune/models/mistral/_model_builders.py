@@ -33,6 +33,6 @@ MISTRAL_REWARD_SIZES = _reward = SizeRows(
 # fmt: off
 mistral_7b, lora_mistral_7b, qlora_mistral_7b = _size("mistral_7b", "7B", num_layers=32, num_heads=32, num_kv_heads=8, embed_dim=4096, intermediate_dim=14336)
 mistral_reward_7b, lora_mistral_reward_7b, qlora_mistral_reward_7b = _reward("mistral_reward_7b", "7B", num_layers=32, num_heads=32, num_kv_heads=8, embed_dim=4096, intermediate_dim=14336)
-ministral_8b, lora_ministral_8b, qlora_ministral_8b = _tekken("ministral_8b", "Ministral 8B (2410)", num_layers=36, embed_dim=4096, intermediate_dim=12288, max_seq_len=32_768, rope_base=100_000_000)
-mistral_nemo_12b, lora_mistral_nemo_12b, qlora_mistral_nemo_12b = _tekken("mistral_nemo_12b", "Nemo 12B (2407)", num_layers=40, embed_dim=5120, intermediate_dim=14336, max_seq_len=131_072, rope_base=1_000_000)
-mistral_small_24b, lora_mistral_small_24b, qlora_mistral_small_24b = _tekken("mistral_small_24b", "Small 3 24B (2501)", num_layers=40, embed_dim=5120, intermediate_dim=32768, max_seq_len=32_768, rope_base=100_000_000)
+ministral_8b, lora_ministral_8b, qlora_ministral_8b = _tekken("ministral_8b", "Ministral 8B (2410)", billions=8.02, num_layers=36, embed_dim=4096, intermediate_dim=12288, max_seq_len=32_768, rope_base=100_000_000)
+mistral_nemo_12b, lora_mistral_nemo_12b, qlora_mistral_nemo_12b = _tekken("mistral_nemo_12b", "Nemo 12B (2407)", billions=12.2, num_layers=40, embed_dim=5120, intermediate_dim=14336, max_seq_len=131_072, rope_base=1_000_000)
+mistral_small_24b, lora_mistral_small_24b, qlora_mistral_small_24b = _tekken("mistral_small_24b", "Small 3 24B (2501)", billions=23.6, num_layers=40, embed_dim=5120, intermediate_dim=32768, max_seq_len=32_768, rope_base=100_000_000)

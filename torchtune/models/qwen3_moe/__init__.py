@@ -55,10 +55,10 @@ SIZES = _size = SizeRows(
 )
 
 # fmt: off
-qwen3_moe_30b_a3b, lora_qwen3_moe_30b_a3b, qlora_qwen3_moe_30b_a3b = _size("qwen3_moe_30b_a3b", "30B-A3B", num_layers=48, num_heads=32, embed_dim=2048, intermediate_dim=768, max_seq_len=40_960)
-qwen3_moe_235b_a22b, lora_qwen3_moe_235b_a22b, qlora_qwen3_moe_235b_a22b = _size("qwen3_moe_235b_a22b", "235B-A22B", num_layers=94, num_heads=64, embed_dim=4096, intermediate_dim=1536, max_seq_len=40_960)
-qwen3_moe_30b_a3b_2507, lora_qwen3_moe_30b_a3b_2507, qlora_qwen3_moe_30b_a3b_2507 = _size("qwen3_moe_30b_a3b_2507", "30B-A3B, version 2507", num_layers=48, num_heads=32, embed_dim=2048, intermediate_dim=768, max_seq_len=262_144, rope_base=10_000_000.0)
-qwen3_moe_235b_a22b_2507, lora_qwen3_moe_235b_a22b_2507, qlora_qwen3_moe_235b_a22b_2507 = _size("qwen3_moe_235b_a22b_2507", "235B-A22B, version 2507", num_layers=94, num_heads=64, embed_dim=4096, intermediate_dim=1536, max_seq_len=262_144, rope_base=5_000_000.0)
+qwen3_moe_30b_a3b, lora_qwen3_moe_30b_a3b, qlora_qwen3_moe_30b_a3b = _size("qwen3_moe_30b_a3b", "30B-A3B", billions=30.5, num_layers=48, num_heads=32, embed_dim=2048, intermediate_dim=768, max_seq_len=40_960)
+qwen3_moe_235b_a22b, lora_qwen3_moe_235b_a22b, qlora_qwen3_moe_235b_a22b = _size("qwen3_moe_235b_a22b", "235B-A22B", billions=235.1, num_layers=94, num_heads=64, embed_dim=4096, intermediate_dim=1536, max_seq_len=40_960)
+qwen3_moe_30b_a3b_2507, lora_qwen3_moe_30b_a3b_2507, qlora_qwen3_moe_30b_a3b_2507 = _size("qwen3_moe_30b_a3b_2507", "30B-A3B, version 2507", billions=30.5, num_layers=48, num_heads=32, embed_dim=2048, intermediate_dim=768, max_seq_len=262_144, rope_base=10_000_000.0)
+qwen3_moe_235b_a22b_2507, lora_qwen3_moe_235b_a22b_2507, qlora_qwen3_moe_235b_a22b_2507 = _size("qwen3_moe_235b_a22b_2507", "235B-A22B, version 2507", billions=235.1, num_layers=94, num_heads=64, embed_dim=4096, intermediate_dim=1536, max_seq_len=262_144, rope_base=5_000_000.0)
 # fmt: on
 
 __all__ = [
