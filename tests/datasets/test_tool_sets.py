@@ -253,3 +253,19 @@ def test_own_rows_and_wrong_options(write_rows: Callable[..., str], tokenizer: A
     ):
         with pytest.raises(ValueError, match=message):
             tool_calling_dataset(tokenizer, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "schema"),
+    [
+        ("str, optional", {"type": "string"}),
+        ("Optional[float]", {"type": "number"}),
+        ("List[Tuple[int, int]]", {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}),
+        ("List[Union[int, float]]", {"type": "array"}),
+        ("Dict[str, int]", {"type": "object"}),
+        ("Union[int, str]", {}),
+        ("Callable[[float], float]", {}),
+    ],
+)
+def test_python_types_become_those_of_json_schema_and_no_wrong_ones(kind: str, schema: dict[str, Any]) -> None:
+    assert sets._typed(kind) == schema

@@ -85,26 +85,22 @@ def glaive(row: Row) -> dict[str, Any]:
     return {"messages": messages, "tools": tools}
 
 
+_XLAM_TYPES = {
+    **{name: name for name in ("string", "integer", "number", "boolean", "object", "array")},
+    **{"str": "string", "int": "integer", "float": "number", "bool": "boolean", "dict": "object", "Dict": "object"},
+    **dict.fromkeys(("List", "list", "Tuple", "tuple", "Set", "set"), "array"),
+}
+
+
 def _typed(kind: str) -> dict[str, Any]:
-    """A JSON Schema type of xLAM's Python-like one: ``List[int]``, ``str, optional``."""
-    kind = kind.split(",")[0].strip()
-    name, _, item = kind.partition("[")
+    """A JSON Schema type of xLAM's Python-like one: ``List[int]``, ``str, optional``; none for ``Union`` and the like."""
+    name, _, item = kind.split(",")[0].strip().partition("[")
     inner = item.rstrip("]").strip()
-    known = {
-        "str": "string",
-        "int": "integer",
-        "float": "number",
-        "bool": "boolean",
-        "dict": "object",
-        "Dict": "object",
-    }
-    if name in ("List", "list", "Tuple", "tuple", "Set", "set"):
-        return {"type": "array", **({"items": _typed(inner)} if inner and "," not in inner else {})}
-    return {
-        "type": known.get(
-            name, name if name in ("string", "integer", "number", "boolean", "object", "array") else "string"
-        )
-    }
+    if name == "Optional":
+        return _typed(inner)
+    found = _XLAM_TYPES.get(name)
+    items = _typed(inner) if found == "array" and inner else {}
+    return {**({"type": found} if found else {}), **({"items": items} if items else {})}
 
 
 def _xlam_tool(tool: Row) -> dict[str, Any]:
