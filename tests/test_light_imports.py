@@ -47,6 +47,7 @@ def modules() -> dict[str, dict[str, Any]]:
     return imported("torchtune", "--preload", "torch")
 
 
+@pytest.mark.slow
 def test_every_module_is_imported(modules: dict[str, dict[str, Any]]) -> None:
     files = {path.relative_to(ROOT).with_suffix("") for path in (ROOT / "torchtune").rglob("*.py")}
     names = {".".join(path.parent.parts if path.name == "__init__" else path.parts) for path in files}
@@ -54,10 +55,12 @@ def test_every_module_is_imported(modules: dict[str, dict[str, Any]]) -> None:
     assert {name: seen["error"] for name, seen in modules.items() if seen["error"]} == {}
 
 
+@pytest.mark.slow
 def test_no_module_brings_in_more_than_torch(modules: dict[str, dict[str, Any]]) -> None:
     assert {name: heavy for name, seen in modules.items() if (heavy := LATE & set(seen["new"]))} == NEEDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["printed", "changed"])
 def test_no_module_prints_or_sets_an_environment_variable(what: str, modules: dict[str, dict[str, Any]]) -> None:
     assert {name: seen[what] for name, seen in modules.items() if seen[what]} == {}

@@ -35,6 +35,7 @@ def public_modules() -> set[str]:
     return {name for name in found if not re.search(r"\._", name)} | set(NAMES)
 
 
+@functools.cache
 def public_objects() -> dict[str, Any]:
     """``module.name`` -> function or class of ours, each once, under the shortest path it is public at."""
     found: dict[int, tuple[str, Any]] = {}
