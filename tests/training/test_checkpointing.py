@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,38 @@ def test_adapter_only_without_an_adapter_is_refused(base_dir, llama, tmp_path):
     with pytest.raises(ValueError, match="Adapter checkpoint not found in state_dict"):
         hf(base_dir, tmp_path / "out").save_checkpoint({MODEL_KEY: llama().state_dict()}, epoch=0, adapter_only=True)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_adapters_are_merged_layer_by_layer_as_they_are_written(
+    base_dir, lora_llama, lora_config, tmp_path, monkeypatch
+):
+    from torchtune.modules import peft
+    from torchtune.modules.peft import _utils
+
+    weights = lora_llama().state_dict()
+    weights |= {"output.lora_a.weight": torch.randn(4, 32), "output.lora_b.weight": torch.randn(64, 4)}
+    expected = peft.get_merged_lora_ckpt(dict(weights), lora_config["r"], lora_config["lora_alpha"])
+    alive: list[weakref.ref] = []
+    most = 0
+    merge = _utils._merged_linear
+
+    def counted(*args):
+        nonlocal most
+        merged = merge(*args)
+        if merged.device.type != "meta":
+            alive.append(weakref.ref(merged))
+            most = max(most, sum(ref() is not None for ref in alive))
+        return merged
+
+    monkeypatch.setattr(_utils, "_merged_linear", counted)
+    state = {MODEL_KEY: weights, ADAPTER_KEY: peft.get_adapter_state_dict(weights), ADAPTER_CONFIG: lora_config}
+    hf(base_dir, tmp_path / "out").save_checkpoint(state, epoch=0)
+    assert (
+        len(alive) == 15 and most <= 14
+    )  # two layers of seven, and the output: never more than the next beside the last
+    folder = tmp_path / "out" / "epoch_0"
+    loaded = FullModelHFCheckpointer(str(folder), [], "LLAMA3").load_checkpoint()[MODEL_KEY]
+    assert_same(dict(sorted(loaded.items())), dict(sorted(expected.items())))
 
 
 def test_full_disk_leaves_earlier_checkpoints_and_no_half_one(base_dir, llama, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torchtune.training._distributed import first_rank_writes, get_world_size_and_rank, own_part, per_rank
 from torchtune.training._rng import get_rng_state
 from torchtune.training._sharding import gather_cpu_state_dict, get_full_optimizer_state_dict
-from torchtune.training.checkpointing._checkpointer import DistributedCheckpointer
+from torchtune.training.checkpointing._checkpointer import DistributedCheckpointer, FullModelHFCheckpointer
 from torchtune.training.checkpointing._folders import DCP_METADATA, resumable
 from torchtune.training.checkpointing._utils import (
     ADAPTER_CONFIG,
@@ -289,8 +289,12 @@ class CheckpointClient:
             state[ADAPTER_CONFIG] = adapter_config
             if not adapter_only:
                 # A copy of the dictionary, for merging drops the adapter's keys; base weights are replaced, not written to.
-                state[MODEL_KEY] = get_merged_lora_ckpt(
-                    dict(weights), rank=adapter_config["r"], alpha=adapter_config["lora_alpha"]
+                state[MODEL_KEY] = (
+                    weights
+                    if self._merges_as_it_writes
+                    else get_merged_lora_ckpt(
+                        dict(weights), rank=adapter_config["r"], alpha=adapter_config["lora_alpha"]
+                    )
                 )
         if with_optimizer:
             if isinstance(optimizer, OptimizerInBackwardWrapper):
@@ -301,6 +305,10 @@ class CheckpointClient:
             else:
                 state[OPT_KEY] = get_full_optimizer_state_dict(model, optimizer, self._is_rank_zero, device)
         return state
+
+    @property
+    def _merges_as_it_writes(self) -> bool:
+        return isinstance(self.checkpointer, FullModelHFCheckpointer)
 
     @property
     def _gather_device(self) -> torch.device | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Union
 
+import torch
 import torch.distributed as dist
 
 from torchtune.training.checkpointing._convert import HFLayout, meta_to_tune, tune_to_meta
-from torchtune.training.checkpointing._dcp import DCPWriter, latest_dcp_folder, load_dcp
 from torchtune.training.checkpointing._files import FileCheckpointer
 from torchtune.training.checkpointing._folders import (
     Draft,
@@ -27,7 +28,7 @@ from torchtune.training.checkpointing._utils import (
     get_path,
     read_json,
 )
-from torchtune.training.checkpointing._weights import StateDict, write_safetensors, write_sharded
+from torchtune.training.checkpointing._weights import Convert, StateDict, write_safetensors, write_sharded
 
 _log = logging.getLogger("torchtune")
 
@@ -121,7 +122,8 @@ class FullModelHFCheckpointer(FileCheckpointer):
         """Write a checkpoint folder.
 
         Args:
-            state_dict: ``model``; for an adapter also ``adapter`` and ``adapter_config``; and the run's state.
+            state_dict: ``model``; for an adapter also ``adapter`` and ``adapter_config``, and then ``model`` may hold the
+                adapter's weights, which are merged layer by layer; and the run's state.
             epoch: number of the epoch, from 0; the folder's name where ``step`` is None.
             intermediate_checkpoint: the run goes on after this: write its state.
             adapter_only: leave the model's weights out.
@@ -144,11 +146,20 @@ class FullModelHFCheckpointer(FileCheckpointer):
         return self._layout.adapter_from_peft(state_dict)
 
     def _write_model(self, draft: Draft, state_dict: StateDict, **options: Any) -> None:
-        layout = self._layout
+        from torchtune.modules.peft import get_merged_lora_ckpt
+        from torchtune.modules.peft._utils import is_adapter_key
+
+        layout, adapter = self._layout, options["adapter"]
+        convert: Convert = layout.from_tune
+        if adapter is not None and any(map(is_adapter_key, state_dict)):
+
+            def convert(part: Mapping[str, torch.Tensor]) -> StateDict:  # a layer is merged when it is written
+                return layout.from_tune(get_merged_lora_ckpt(dict(part), adapter["r"], adapter["lora_alpha"]))
+
         hashes = write_sharded(
             draft.path,
             state_dict,
-            layout.from_tune,
+            convert,
             max_shard_size=options["max_shard_size"],
             safe_serialization=self._safe_serialization,
             by_layer=layout.by_layer,
@@ -348,6 +359,8 @@ class DistributedCheckpointer:
         *,
         keep_last_n_checkpoints: int | None = None,
     ) -> None:
+        from torchtune.training.checkpointing._dcp import DCPWriter
+
         self._checkpoint_dir = Path(checkpoint_dir)
         self._output_dir = Path(output_dir)
         check_writable(self._output_dir)
@@ -371,6 +384,8 @@ class DistributedCheckpointer:
         Raises:
             ValueError: if there is no complete checkpoint, or the newest is damaged.
         """
+        from torchtune.training.checkpointing._dcp import latest_dcp_folder, load_dcp
+
         folder = latest_dcp_folder(self._output_dir, adapter_only) or latest_dcp_folder(
             self._checkpoint_dir, adapter_only
         )

@@ -137,7 +137,7 @@ class FileCheckpointer:
         info = {"epoch": epoch, "step": step, "adapter_only": adapter_only, "model_type": self._model_type.name}
         with new_checkpoint(self._output_dir / name, **info) as draft:
             if not adapter_only:
-                self._write_model(draft, state_dict[MODEL_KEY], **options)
+                self._write_model(draft, state_dict[MODEL_KEY], adapter=state_dict.get(ADAPTER_CONFIG), **options)
             if ADAPTER_KEY in state_dict:
                 torch_save(state_dict[ADAPTER_KEY], draft.path / f"{ADAPTER_MODEL_FNAME}.pt")
                 # transformers would put the adapter on top of the merged weights beside it: then it gets a folder of its own.

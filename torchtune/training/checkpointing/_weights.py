@@ -126,11 +126,12 @@ def write_safetensors(
 
 
 def _groups(state_dict: Mapping[str, torch.Tensor]) -> Iterator[StateDict]:
-    """The state dict in pieces that can be converted apart: one per layer, and the rest."""
+    """The state dict in pieces that can be converted apart: one per layer, and of the rest each with its adapter."""
     groups: dict[str, StateDict] = {}
     for key, tensor in state_dict.items():
-        match = re.match(r"(.*?layers\.\d+)\.", key)
-        groups.setdefault(match.group(1) if match else key, {})[key] = tensor
+        match = re.match(r"(.*?layers\.\d+)\.|(.*?)\.(?:lora_[ab]\.weight|magnitude)$", key)
+        name = key if match is None else match.group(1) or f"{match.group(2)}.weight"
+        groups.setdefault(name, {})[key] = tensor
     yield from groups.values()
 
 
