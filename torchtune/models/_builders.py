@@ -138,6 +138,12 @@ def _docstring(
     return "\n".join(lines)
 
 
+def builder_names(namespace: dict[str, Any]) -> list[str]:
+    """The names of the builders that a module makes, for its ``__all__``."""
+    made = {n: v for n, v in namespace.items() if hasattr(v, "__signature__") and v.__module__ == namespace["__name__"]}
+    return [name for name in made if name[0] != "_" and not name.endswith("_spec")]
+
+
 _make_builder = partial(make_function, returns=TransformerDecoder)
 
 

@@ -1,25 +1,6 @@
 """Code Llama."""
 
-from torchtune.models.code_llama2._model_builders import (
-    code_llama2_7b,
-    code_llama2_13b,
-    code_llama2_70b,
-    lora_code_llama2_7b,
-    lora_code_llama2_13b,
-    lora_code_llama2_70b,
-    qlora_code_llama2_7b,
-    qlora_code_llama2_13b,
-    qlora_code_llama2_70b,
-)
+from torchtune.models.code_llama2 import _model_builders
+from torchtune.models.code_llama2._model_builders import *
 
-__all__ = [
-    "code_llama2_13b",
-    "code_llama2_70b",
-    "code_llama2_7b",
-    "lora_code_llama2_13b",
-    "lora_code_llama2_70b",
-    "lora_code_llama2_7b",
-    "qlora_code_llama2_13b",
-    "qlora_code_llama2_70b",
-    "qlora_code_llama2_7b",
-]
+__all__ = [*_model_builders.__all__]

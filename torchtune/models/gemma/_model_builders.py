@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchtune.models._builders import LORA_ORDER_TIED, SizeRows
+from torchtune.models._builders import LORA_ORDER_TIED, SizeRows, builder_names
 from torchtune.models.gemma._component_builders import SOURCE, gemma_spec
 
 GEMMA_SIZES = _size = SizeRows(
@@ -19,3 +19,6 @@ GEMMA_SIZES = _size = SizeRows(
 # fmt: off
 gemma_2b, lora_gemma_2b, qlora_gemma_2b = _size("gemma_2b", "2B", num_layers=18, num_heads=8, num_kv_heads=1, embed_dim=2048, intermediate_dim=16384)
 gemma_7b, lora_gemma_7b, qlora_gemma_7b = _size("gemma_7b", "7B", num_layers=28, num_heads=16, num_kv_heads=16, embed_dim=3072, intermediate_dim=24576)
+# fmt: on
+
+__all__ = builder_names(globals())

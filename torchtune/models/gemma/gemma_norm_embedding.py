@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -18,7 +20,7 @@ class GemmaNormEmbeddings(nn.Embedding):
     Source: https://arxiv.org/abs/2403.08295
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, num_embeddings: int, embedding_dim: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(num_embeddings, embedding_dim, *args, **kwargs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

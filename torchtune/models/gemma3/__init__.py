@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from torchtune.models._builders import SizeRows, component_builders, spec_function
+from torchtune.models._builders import SizeRows, builder_names, component_builders, spec_function
 from torchtune.models._convert import StateDict
 from torchtune.models._dense import DecoderSpec
 from torchtune.models._family import LAYER_KEYS, Family, rope_of
@@ -94,23 +94,4 @@ gemma3_12b, lora_gemma3_12b, qlora_gemma3_12b = _large("gemma3_12b", "12B", bill
 gemma3_27b, lora_gemma3_27b, qlora_gemma3_27b = _large("gemma3_27b", "27B", billions=27.0, num_layers=62, num_heads=32, num_kv_heads=16, head_dim=128, embed_dim=5376, intermediate_dim=21504, query_pre_attn_scalar=168)
 # fmt: on
 
-__all__ = [
-    "gemma3",
-    "gemma3_12b",
-    "gemma3_1b",
-    "gemma3_270m",
-    "gemma3_27b",
-    "gemma3_4b",
-    "gemma3_tokenizer",
-    "lora_gemma3",
-    "lora_gemma3_12b",
-    "lora_gemma3_1b",
-    "lora_gemma3_270m",
-    "lora_gemma3_27b",
-    "lora_gemma3_4b",
-    "qlora_gemma3_12b",
-    "qlora_gemma3_1b",
-    "qlora_gemma3_270m",
-    "qlora_gemma3_27b",
-    "qlora_gemma3_4b",
-]
+__all__ = builder_names(globals())

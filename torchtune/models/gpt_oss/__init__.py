@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from torchtune.models._builders import SizeRows, component_builders, spec_function
+from torchtune.models._builders import SizeRows, builder_names, component_builders, spec_function
 from torchtune.models._dense import DecoderSpec
 from torchtune.models._family import LAYER_KEYS, Family
 from torchtune.models._key_maps import ATTENTION, INV_FREQ, QKV_BIAS, KeyMap, by_layer
@@ -101,14 +101,4 @@ gpt_oss_20b, lora_gpt_oss_20b, qlora_gpt_oss_20b = _size("gpt_oss_20b", "20b", b
 gpt_oss_120b, lora_gpt_oss_120b, qlora_gpt_oss_120b = _size("gpt_oss_120b", "120b", billions=116.8, num_layers=36, num_experts=128)
 # fmt: on
 
-__all__ = [
-    "gpt_oss",
-    "gpt_oss_120b",
-    "gpt_oss_20b",
-    "gpt_oss_tokenizer",
-    "lora_gpt_oss",
-    "lora_gpt_oss_120b",
-    "lora_gpt_oss_20b",
-    "qlora_gpt_oss_120b",
-    "qlora_gpt_oss_20b",
-]
+__all__ = builder_names(globals())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchtune.models._builders import SizeRows, component_builders, spec_function
+from torchtune.models._builders import SizeRows, builder_names, component_builders, spec_function
 from torchtune.models._dense import DecoderSpec
 from torchtune.models._family import Family, HFConfig
 from torchtune.models._key_maps import ATTENTION, INV_FREQ, LLAMA, KeyMap
@@ -115,11 +115,4 @@ SIZES = _size = SizeRows("Granite 4", granite4_spec, module=__name__, source=SOU
 granite4_micro, lora_granite4_micro, qlora_granite4_micro = _size("granite4_micro", "micro (3B)", billions=3.4, num_layers=40, num_heads=40, num_kv_heads=8, embed_dim=2560, intermediate_dim=8192, max_seq_len=131_072, embedding_multiplier=12.0, residual_multiplier=0.22, attention_multiplier=0.015625, logits_scaling=10.0)
 # fmt: on
 
-__all__ = [
-    "granite4",
-    "granite4_micro",
-    "granite4_tokenizer",
-    "lora_granite4",
-    "lora_granite4_micro",
-    "qlora_granite4_micro",
-]
+__all__ = builder_names(globals())

@@ -1,22 +1,7 @@
 """Llama 3.2: the text models."""
 
+from torchtune.models.llama3_2 import _model_builders
 from torchtune.models.llama3_2._component_builders import llama3_2, lora_llama3_2
-from torchtune.models.llama3_2._model_builders import (
-    llama3_2_1b,
-    llama3_2_3b,
-    lora_llama3_2_1b,
-    lora_llama3_2_3b,
-    qlora_llama3_2_1b,
-    qlora_llama3_2_3b,
-)
+from torchtune.models.llama3_2._model_builders import *
 
-__all__ = [
-    "llama3_2",
-    "llama3_2_1b",
-    "llama3_2_3b",
-    "lora_llama3_2",
-    "lora_llama3_2_1b",
-    "lora_llama3_2_3b",
-    "qlora_llama3_2_1b",
-    "qlora_llama3_2_3b",
-]
+__all__ = [*_model_builders.__all__, "llama3_2", "lora_llama3_2"]

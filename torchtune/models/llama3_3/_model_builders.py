@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchtune.models._builders import SizeRows
+from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models.llama3_1._component_builders import llama3_1_spec
 
 LLAMA3_3_SIZES = _size = SizeRows(
@@ -17,3 +17,6 @@ LLAMA3_3_SIZES = _size = SizeRows(
 
 # fmt: off
 llama3_3_70b, lora_llama3_3_70b, qlora_llama3_3_70b = _size("llama3_3_70b", "70B", num_layers=80, num_heads=64, embed_dim=8192, intermediate_dim=28672)
+# fmt: on
+
+__all__ = builder_names(globals())

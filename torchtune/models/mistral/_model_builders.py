@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchtune.models._builders import SizeRows
+from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models.mistral._component_builders import SOURCE, mistral_classifier_spec, mistral_spec
 
 MISTRAL_SIZES = _size = SizeRows(
@@ -36,3 +36,6 @@ mistral_reward_7b, lora_mistral_reward_7b, qlora_mistral_reward_7b = _reward("mi
 ministral_8b, lora_ministral_8b, qlora_ministral_8b = _tekken("ministral_8b", "Ministral 8B (2410)", billions=8.02, num_layers=36, embed_dim=4096, intermediate_dim=12288, max_seq_len=32_768, rope_base=100_000_000)
 mistral_nemo_12b, lora_mistral_nemo_12b, qlora_mistral_nemo_12b = _tekken("mistral_nemo_12b", "Nemo 12B (2407)", billions=12.2, num_layers=40, embed_dim=5120, intermediate_dim=14336, max_seq_len=131_072, rope_base=1_000_000)
 mistral_small_24b, lora_mistral_small_24b, qlora_mistral_small_24b = _tekken("mistral_small_24b", "Small 3 24B (2501)", billions=23.6, num_layers=40, embed_dim=5120, intermediate_dim=32768, max_seq_len=32_768, rope_base=100_000_000)
+# fmt: on
+
+__all__ = builder_names(globals())

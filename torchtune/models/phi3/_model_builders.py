@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from torchtune.models._builders import SizeRows
+from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models.phi3._component_builders import SOURCE, phi3_spec
 
 PHI3_SIZES = _size = SizeRows("Phi-3", phi3_spec, module=__name__, source=SOURCE)
 
 # fmt: off
 phi3_mini, lora_phi3_mini, qlora_phi3_mini = _size("phi3_mini", "mini (4k)", vocab_size=32_064, num_layers=32, num_heads=32, num_kv_heads=32, embed_dim=3072, intermediate_dim=8192, max_seq_len=4096, sliding_window=2047)
+# fmt: on
+
+__all__ = builder_names(globals())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchtune.models._builders import SizeRows
+from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models.phi3._component_builders import phi3_spec
 
 # The rotary base is that of the published config.json (250,000); with 10,000 the released weights give wrong logits.
@@ -16,3 +16,6 @@ PHI4_SIZES = _size = SizeRows(
 
 # fmt: off
 phi4_14b, lora_phi4_14b, qlora_phi4_14b = _size("phi4_14b", "14B", vocab_size=100_352, num_layers=40, num_heads=40, num_kv_heads=10, embed_dim=5120, intermediate_dim=17920, max_seq_len=16_384)
+# fmt: on
+
+__all__ = builder_names(globals())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchtune.models._builders import SizeRows, component_builders, spec_function
+from torchtune.models._builders import SizeRows, builder_names, component_builders, spec_function
 from torchtune.models._dense import DecoderSpec
 from torchtune.models._tokenizer import hf_tokenizer
 
@@ -44,11 +44,4 @@ SIZES = _size = SizeRows("Phi-4-mini", phi4_mini_spec, module=__name__, source=S
 phi4_mini_3_8b, lora_phi4_mini_3_8b, qlora_phi4_mini_3_8b = _size("phi4_mini_3_8b", "3.8B", billions=3.84, vocab_size=200_064, num_layers=32, num_heads=24, num_kv_heads=8, embed_dim=3072, intermediate_dim=8192, max_seq_len=131_072)
 # fmt: on
 
-__all__ = [
-    "lora_phi4_mini",
-    "lora_phi4_mini_3_8b",
-    "phi4_mini",
-    "phi4_mini_3_8b",
-    "phi4_mini_tokenizer",
-    "qlora_phi4_mini_3_8b",
-]
+__all__ = builder_names(globals())

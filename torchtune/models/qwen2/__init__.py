@@ -1,5 +1,6 @@
 """Qwen2: models, tokenizer and weight conversion."""
 
+from torchtune.models.qwen2 import _model_builders
 from torchtune.models.qwen2._component_builders import (
     lora_qwen2,
     qwen2,
@@ -8,14 +9,7 @@ from torchtune.models.qwen2._convert_weights import (
     qwen2_hf_to_tune,
     qwen2_tune_to_hf,
 )
-from torchtune.models.qwen2._model_builders import (
-    lora_qwen2_0_5b,
-    lora_qwen2_1_5b,
-    lora_qwen2_7b,
-    qwen2_0_5b,
-    qwen2_1_5b,
-    qwen2_7b,
-)
+from torchtune.models.qwen2._model_builders import *
 from torchtune.models.qwen2._positional_embeddings import (
     Qwen2RotaryPositionalEmbeddings,
 )
@@ -23,16 +17,11 @@ from torchtune.models.qwen2._tokenizer import Qwen2Tokenizer
 from torchtune.models.qwen2._tokenizer_builders import qwen2_tokenizer
 
 __all__ = [
+    *_model_builders.__all__,
     "Qwen2RotaryPositionalEmbeddings",
     "Qwen2Tokenizer",
     "lora_qwen2",
-    "lora_qwen2_0_5b",
-    "lora_qwen2_1_5b",
-    "lora_qwen2_7b",
     "qwen2",
-    "qwen2_0_5b",
-    "qwen2_1_5b",
-    "qwen2_7b",
     "qwen2_hf_to_tune",
     "qwen2_tokenizer",
     "qwen2_tune_to_hf",

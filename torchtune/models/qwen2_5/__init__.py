@@ -1,59 +1,8 @@
 """Qwen2.5: models and tokenizer."""
 
-from torchtune.models.qwen2_5._model_builders import (
-    lora_qwen2_5_0_5b,
-    lora_qwen2_5_1_5b_base,
-    lora_qwen2_5_1_5b_instruct,
-    lora_qwen2_5_3b,
-    lora_qwen2_5_7b_base,
-    lora_qwen2_5_7b_instruct,
-    lora_qwen2_5_14b_base,
-    lora_qwen2_5_14b_instruct,
-    lora_qwen2_5_32b_base,
-    lora_qwen2_5_32b_instruct,
-    lora_qwen2_5_72b_base,
-    lora_qwen2_5_72b_instruct,
-    qwen2_5_0_5b,
-    qwen2_5_1_5b_base,
-    qwen2_5_1_5b_instruct,
-    qwen2_5_3b,
-    qwen2_5_7b_base,
-    qwen2_5_7b_instruct,
-    qwen2_5_14b_base,
-    qwen2_5_14b_instruct,
-    qwen2_5_32b_base,
-    qwen2_5_32b_instruct,
-    qwen2_5_72b_base,
-    qwen2_5_72b_instruct,
-)
+from torchtune.models.qwen2_5 import _model_builders
+from torchtune.models.qwen2_5._model_builders import *
 from torchtune.models.qwen2_5._tokenizer import Qwen2_5Tokenizer
 from torchtune.models.qwen2_5._tokenizer_builders import qwen2_5_tokenizer
 
-__all__ = [
-    "Qwen2_5Tokenizer",
-    "lora_qwen2_5_0_5b",
-    "lora_qwen2_5_14b_base",
-    "lora_qwen2_5_14b_instruct",
-    "lora_qwen2_5_1_5b_base",
-    "lora_qwen2_5_1_5b_instruct",
-    "lora_qwen2_5_32b_base",
-    "lora_qwen2_5_32b_instruct",
-    "lora_qwen2_5_3b",
-    "lora_qwen2_5_72b_base",
-    "lora_qwen2_5_72b_instruct",
-    "lora_qwen2_5_7b_base",
-    "lora_qwen2_5_7b_instruct",
-    "qwen2_5_0_5b",
-    "qwen2_5_14b_base",
-    "qwen2_5_14b_instruct",
-    "qwen2_5_1_5b_base",
-    "qwen2_5_1_5b_instruct",
-    "qwen2_5_32b_base",
-    "qwen2_5_32b_instruct",
-    "qwen2_5_3b",
-    "qwen2_5_72b_base",
-    "qwen2_5_72b_instruct",
-    "qwen2_5_7b_base",
-    "qwen2_5_7b_instruct",
-    "qwen2_5_tokenizer",
-]
+__all__ = [*_model_builders.__all__, "Qwen2_5Tokenizer", "qwen2_5_tokenizer"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchtune.models._builders import SizeRows
+from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models.qwen2._component_builders import qwen2_spec
 
 QWEN2_5_SIZES = _size = SizeRows(
@@ -26,3 +26,6 @@ qwen2_5_32b_base, lora_qwen2_5_32b_base, _ = _size("qwen2_5_32b_base", "32B base
 qwen2_5_32b_instruct, lora_qwen2_5_32b_instruct, _ = _size("qwen2_5_32b_instruct", "32B instruct", vocab_size=152_064, num_layers=64, num_heads=40, num_kv_heads=8, embed_dim=5120, intermediate_dim=27648, max_seq_len=32_768)
 qwen2_5_72b_base, lora_qwen2_5_72b_base, _ = _size("qwen2_5_72b_base", "72B base", vocab_size=152_064, num_layers=80, num_heads=64, num_kv_heads=8, embed_dim=8192, intermediate_dim=29568, max_seq_len=131_072, norm_eps=1e-5)
 qwen2_5_72b_instruct, lora_qwen2_5_72b_instruct, _ = _size("qwen2_5_72b_instruct", "72B instruct", vocab_size=152_064, num_layers=80, num_heads=64, num_kv_heads=8, embed_dim=8192, intermediate_dim=29568, max_seq_len=32_768)
+# fmt: on
+
+__all__ = builder_names(globals())

@@ -1,61 +1,12 @@
 """Qwen3: models and tokenizer."""
 
+from torchtune.models.qwen3 import _model_builders
 from torchtune.models.qwen3._component_builders import (
     lora_qwen3,
     qwen3,
 )
-from torchtune.models.qwen3._model_builders import (
-    lora_qwen3_0_6b_base,
-    lora_qwen3_0_6b_instruct,
-    lora_qwen3_1_7b_base,
-    lora_qwen3_1_7b_instruct,
-    lora_qwen3_4b_base,
-    lora_qwen3_4b_instruct,
-    lora_qwen3_8b_base,
-    lora_qwen3_8b_instruct,
-    lora_qwen3_14b_base,
-    lora_qwen3_14b_instruct,
-    lora_qwen3_32b,
-    qwen3_0_6b_base,
-    qwen3_0_6b_instruct,
-    qwen3_1_7b_base,
-    qwen3_1_7b_instruct,
-    qwen3_4b_base,
-    qwen3_4b_instruct,
-    qwen3_8b_base,
-    qwen3_8b_instruct,
-    qwen3_14b_base,
-    qwen3_14b_instruct,
-    qwen3_32b,
-)
+from torchtune.models.qwen3._model_builders import *
 from torchtune.models.qwen3._tokenizer import Qwen3Tokenizer
 from torchtune.models.qwen3._tokenizer_builders import qwen3_tokenizer
 
-__all__ = [
-    "Qwen3Tokenizer",
-    "lora_qwen3",
-    "lora_qwen3_0_6b_base",
-    "lora_qwen3_0_6b_instruct",
-    "lora_qwen3_14b_base",
-    "lora_qwen3_14b_instruct",
-    "lora_qwen3_1_7b_base",
-    "lora_qwen3_1_7b_instruct",
-    "lora_qwen3_32b",
-    "lora_qwen3_4b_base",
-    "lora_qwen3_4b_instruct",
-    "lora_qwen3_8b_base",
-    "lora_qwen3_8b_instruct",
-    "qwen3",
-    "qwen3_0_6b_base",
-    "qwen3_0_6b_instruct",
-    "qwen3_14b_base",
-    "qwen3_14b_instruct",
-    "qwen3_1_7b_base",
-    "qwen3_1_7b_instruct",
-    "qwen3_32b",
-    "qwen3_4b_base",
-    "qwen3_4b_instruct",
-    "qwen3_8b_base",
-    "qwen3_8b_instruct",
-    "qwen3_tokenizer",
-]
+__all__ = [*_model_builders.__all__, "Qwen3Tokenizer", "lora_qwen3", "qwen3", "qwen3_tokenizer"]

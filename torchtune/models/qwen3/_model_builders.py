@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchtune.models._builders import SizeRows
+from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models.qwen3._component_builders import qwen3_spec
 
 QWEN3_SIZES = _size = SizeRows(
@@ -27,3 +27,6 @@ qwen3_8b_instruct, lora_qwen3_8b_instruct, _ = _size("qwen3_8b_instruct", "8B in
 qwen3_14b_base, lora_qwen3_14b_base, _ = _size("qwen3_14b_base", "14B base", num_layers=40, num_heads=40, num_kv_heads=8, embed_dim=5120, intermediate_dim=17408, max_seq_len=32_768)
 qwen3_14b_instruct, lora_qwen3_14b_instruct, _ = _size("qwen3_14b_instruct", "14B instruct", num_layers=40, num_heads=40, num_kv_heads=8, embed_dim=5120, intermediate_dim=17408, max_seq_len=40_960)
 qwen3_32b, lora_qwen3_32b, _ = _size("qwen3_32b", "32B", num_layers=64, num_heads=64, num_kv_heads=8, embed_dim=5120, intermediate_dim=25600, max_seq_len=40_960)
+# fmt: on
+
+__all__ = builder_names(globals())

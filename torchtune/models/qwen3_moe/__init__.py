@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from torchtune.models._builders import SizeRows, component_builders, spec_function
+from torchtune.models._builders import SizeRows, builder_names, component_builders, spec_function
 from torchtune.models._dense import DecoderSpec
 from torchtune.models._family import Family
 from torchtune.models._key_maps import ATTENTION, INV_FREQ, QK_NORM, KeyMap, by_layer
@@ -61,21 +61,4 @@ qwen3_moe_30b_a3b_2507, lora_qwen3_moe_30b_a3b_2507, qlora_qwen3_moe_30b_a3b_250
 qwen3_moe_235b_a22b_2507, lora_qwen3_moe_235b_a22b_2507, qlora_qwen3_moe_235b_a22b_2507 = _size("qwen3_moe_235b_a22b_2507", "235B-A22B, version 2507", billions=235.1, num_layers=94, num_heads=64, embed_dim=4096, intermediate_dim=1536, max_seq_len=262_144, rope_base=5_000_000.0)
 # fmt: on
 
-__all__ = [
-    "Qwen3Tokenizer",
-    "lora_qwen3_moe",
-    "lora_qwen3_moe_235b_a22b",
-    "lora_qwen3_moe_235b_a22b_2507",
-    "lora_qwen3_moe_30b_a3b",
-    "lora_qwen3_moe_30b_a3b_2507",
-    "qlora_qwen3_moe_235b_a22b",
-    "qlora_qwen3_moe_235b_a22b_2507",
-    "qlora_qwen3_moe_30b_a3b",
-    "qlora_qwen3_moe_30b_a3b_2507",
-    "qwen3_moe",
-    "qwen3_moe_235b_a22b",
-    "qwen3_moe_235b_a22b_2507",
-    "qwen3_moe_30b_a3b",
-    "qwen3_moe_30b_a3b_2507",
-    "qwen3_tokenizer",
-]
+__all__ = [*builder_names(globals()), "Qwen3Tokenizer", "qwen3_tokenizer"]

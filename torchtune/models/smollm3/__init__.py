@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torchtune.models._builders import SizeRows, component_builders, spec_function
+from torchtune.models._builders import SizeRows, builder_names, component_builders, spec_function
 from torchtune.models._dense import DecoderSpec
 from torchtune.models._family import Family
 from torchtune.models._key_maps import INV_FREQ, LLAMA, KeyMap
@@ -40,4 +40,4 @@ SIZES = _size = SizeRows("SmolLM 3", smollm3_spec, module=__name__, source=SOURC
 smollm3_3b, lora_smollm3_3b, qlora_smollm3_3b = _size("smollm3_3b", "3B", billions=3.08, num_layers=36, num_heads=16, num_kv_heads=4, embed_dim=2048, intermediate_dim=11008, max_seq_len=65_536)
 # fmt: on
 
-__all__ = ["lora_smollm3", "lora_smollm3_3b", "qlora_smollm3_3b", "smollm3", "smollm3_3b", "smollm3_tokenizer"]
+__all__ = builder_names(globals())
