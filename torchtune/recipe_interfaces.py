@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class FTRecipeInterface(Protocol):
     """A fine-tuning recipe: one ``setup``, one ``train``, then ``cleanup``."""
 
-    def load_checkpoint(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def load_checkpoint(self, **kwargs: Any) -> None:
         """Reads the checkpoint to start or resume from."""
         ...
 
-    def setup(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def setup(self, **kwargs: Any) -> None:
         """Builds model, tokenizer, optimizer, data and all else that training needs."""
         ...
 
-    def train(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def train(self, **kwargs: Any) -> None:
         """Runs all epochs."""
         ...
 
-    def save_checkpoint(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def save_checkpoint(self, **kwargs: Any) -> None:
         """Writes the model, and what a resume needs."""
         ...
 
-    def cleanup(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def cleanup(self, **kwargs: Any) -> None:
         """Closes loggers and the process group."""
         ...
 
@@ -32,15 +32,15 @@ class FTRecipeInterface(Protocol):
 class EvalRecipeInterface(Protocol):
     """An evaluation recipe."""
 
-    def load_checkpoint(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def load_checkpoint(self, **kwargs: Any) -> None:
         """Reads the checkpoint to evaluate."""
         ...
 
-    def setup(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def setup(self, **kwargs: Any) -> None:
         """Builds model, tokenizer and tasks."""
         ...
 
-    def evaluate(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def evaluate(self, **kwargs: Any) -> None:
         """Runs the tasks and reports their results."""
         ...
 
@@ -48,14 +48,14 @@ class EvalRecipeInterface(Protocol):
 class OrchestrationRecipeInterface(Protocol):
     """A recipe that starts and drives several workers."""
 
-    def setup(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def setup(self, **kwargs: Any) -> None:
         """Creates the workers."""
         ...
 
-    def run(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def run(self, **kwargs: Any) -> None:
         """Runs the workers to the end."""
         ...
 
-    def cleanup(self, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def cleanup(self, **kwargs: Any) -> None:
         """Stops the workers."""
         ...
