@@ -28,7 +28,7 @@ class Phi3(PlainFormat):
 
     name = "phi3"
     stop = ("<|end|>", "<|endoftext|>")
-    controls = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>")
+    controls: tuple[str, ...] = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>")
     headers: ClassVar[dict[str, str]] = {role: f"<|{role}|>\n" for role in ("system", "user", "assistant")}
     end_token, after = "<|end|>", "\n"
 
