@@ -147,28 +147,51 @@ def builder_names(namespace: dict[str, Any]) -> list[str]:
 _make_builder = partial(make_function, returns=TransformerDecoder)
 
 
-def spec_function(**defaults: Any) -> Callable[[Callable[..., DecoderSpec]], SpecFunction]:
+def _with_default(parameter: Parameter, default: Any) -> Parameter:
+    """The parameter with another default, and a type that says whether it may be None."""
+    kind = parameter.annotation
+    if default is _REQUIRED:
+        kind = kind.removesuffix(" | None")
+    elif default is None and "None" not in kind:
+        kind += " | None"
+    elif kind == "float" and isinstance(default, int):
+        kind = "int"
+    return parameter.replace(default=default, annotation=kind)
+
+
+def spec_function(
+    order: str = "", *, rope: Callable[..., nn.Module] | None = None, **defaults: Any
+) -> Callable[[Callable[..., DecoderSpec]], SpecFunction]:
     """Makes a family's spec function of what differs from a plain decoder (Llama's layers, rotary halves apart).
 
     The decorated function takes the plain ``DecoderSpec`` first, then options of the family, and gives the family's.
 
     Args:
-        **defaults (Any): defaults of the sizes that all families share, such as ``rope_base``.
+        order (str): names of the spec function's parameters; by default all sizes, then the options.
+        rope (Callable[..., nn.Module] | None): the positional embedding, where it isn't the plain one.
+        **defaults (Any): defaults of sizes, such as ``rope_base``; other fields of the spec, such as ``norm``.
 
     Returns:
         Callable[[Callable[..., DecoderSpec]], SpecFunction]: the decorator; the spec function takes sizes and options.
     """
-    shared = inspect.signature(plain_spec).parameters
-    sizes = [p.replace(default=defaults.get(name, p.default)) for name, p in shared.items()]
+    sizes = inspect.signature(plain_spec).parameters
+    fields = {name: value for name, value in defaults.items() if name not in sizes}
 
     def decorate(change: Callable[..., DecoderSpec]) -> SpecFunction:
-        options = list(inspect.signature(change).parameters.values())[1:]
+        options = dict(list(inspect.signature(change).parameters.items())[1:])
+        known = {n: _with_default(p, defaults.get(n, p.default)) for n, p in sizes.items()} | options
+        parameters = [known[name] for name in order.split() or known]
+        hidden = {name: value for name, value in defaults.items() if name in sizes and known[name] not in parameters}
 
         def build(**kwargs: Any) -> DecoderSpec:
-            return change(plain_spec(**{name: kwargs.pop(name) for name in shared}), **kwargs)
+            chosen = {name: kwargs.pop(name) for name in sizes if name in kwargs}
+            spec = replace(plain_spec(**chosen, **hidden), **fields)
+            if rope is not None:
+                spec = replace(spec, rope=partial(rope, base=chosen["rope_base"]))
+            return change(spec, **kwargs)
 
         name, doc = change.__name__, change.__doc__ or ""
-        return make_function(name, change.__module__, [*sizes, *options], doc, build, DecoderSpec)
+        return make_function(name, change.__module__, parameters, doc, build, DecoderSpec)
 
     return decorate
 

@@ -146,6 +146,7 @@ def plain_spec(
     tie_word_embeddings: bool = False,
 ) -> DecoderSpec:
     """Llama's layers with rotary halves apart, as most checkpoints of others than Meta have them."""
+    intermediate_dim = intermediate_dim or scale_hidden_dim_for_mlp(embed_dim)
     sizes = {name: value for name, value in locals().items() if not name.startswith("rope_")}
     return DecoderSpec(**sizes, rope=partial(ScaledRotaryPositionalEmbeddings, base=rope_base, scaling=rope_scaling))
 

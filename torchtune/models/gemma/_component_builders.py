@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from inspect import Parameter
+from typing import Any
 
 from torch import nn
 
-from torchtune.models._builders import component_builders
+from torchtune.models._builders import component_builders, spec_function
 from torchtune.models._dense import DecoderSpec, gated_mlp
 from torchtune.models._family import Family
 from torchtune.models._key_maps import GENERIC_HF
@@ -17,39 +19,25 @@ from torchtune.modules import RotaryPositionalEmbeddings
 SOURCE = "https://arxiv.org/abs/2403.08295 (Gemma)"
 
 gelu_tanh = partial(nn.GELU, approximate="tanh")
+SIZES = (
+    "vocab_size num_layers num_heads head_dim num_kv_heads embed_dim intermediate_dim max_seq_len attn_dropout norm_eps "
+    "rope_base"
+)
+LAYERS: dict[str, Any] = {
+    "head_dim": Parameter.empty,
+    "rope": RotaryPositionalEmbeddings,
+    "rope_base": 10_000,
+    "activation": gelu_tanh,
+    "norm": GemmaRMSNorm,
+    "embedding": GemmaNormEmbeddings,
+    "tie_word_embeddings": True,
+}
 
 
-def gemma_spec(
-    vocab_size: int,
-    num_layers: int,
-    num_heads: int,
-    head_dim: int,
-    num_kv_heads: int,
-    embed_dim: int,
-    intermediate_dim: int,
-    max_seq_len: int,
-    attn_dropout: float = 0.0,
-    norm_eps: float = 1e-6,
-    rope_base: int = 10_000,
-) -> DecoderSpec:
+@spec_function(SIZES, **LAYERS)
+def gemma_spec(spec: DecoderSpec) -> DecoderSpec:
     """What a Gemma decoder of these sizes is made of."""
-    return DecoderSpec(
-        vocab_size=vocab_size,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        embed_dim=embed_dim,
-        intermediate_dim=intermediate_dim,
-        max_seq_len=max_seq_len,
-        head_dim=head_dim,
-        attn_dropout=attn_dropout,
-        norm_eps=norm_eps,
-        rope=partial(RotaryPositionalEmbeddings, base=rope_base),
-        activation=gelu_tanh,
-        norm=GemmaRMSNorm,
-        embedding=GemmaNormEmbeddings,
-        tie_word_embeddings=True,
-    )
+    return spec
 
 
 FAMILIES = (Family("gemma", gemma_spec, GENERIC_HF, activation="gelu_pytorch_tanh", always_tied=True),)

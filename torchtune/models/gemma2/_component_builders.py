@@ -9,12 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from torchtune.models._builders import component_builders
+from torchtune.models._builders import component_builders, spec_function
 from torchtune.models._dense import DecoderSpec
 from torchtune.models._family import Family
 from torchtune.models._key_maps import GEMMA2_HF
 from torchtune.models._masks import windows
-from torchtune.models.gemma._component_builders import gemma_mlp, gemma_spec
+from torchtune.models.gemma._component_builders import LAYERS, SIZES, gemma_mlp
 from torchtune.models.gemma.rms_norm import GemmaRMSNorm
 
 SOURCE = "https://arxiv.org/abs/2408.00118 (Gemma 2)"
@@ -56,18 +56,11 @@ class SoftCappedOutput:
         return torch.tanh(self.output(x) / self.cap) * self.cap
 
 
+@spec_function(
+    f"{SIZES} hidden_capping_value final_capping_value sliding_window_size query_pre_attn_scalar cap_logits", **LAYERS
+)
 def gemma2_spec(
-    vocab_size: int,
-    num_layers: int,
-    num_heads: int,
-    head_dim: int,
-    num_kv_heads: int,
-    embed_dim: int,
-    intermediate_dim: int,
-    max_seq_len: int,
-    attn_dropout: float = 0.0,
-    norm_eps: float = 1e-6,
-    rope_base: int = 10_000,
+    spec: DecoderSpec,
     hidden_capping_value: float = 50.0,
     final_capping_value: float = 30.0,
     sliding_window_size: int = 4096,
@@ -79,28 +72,14 @@ def gemma2_spec(
     The released models bend their logits (``cap_logits``), and so do the builders of their sizes. torchtune's ``gemma2``
     bends the last hidden state; that stays the default here, for models trained with it.
     """
-    spec = gemma_spec(
-        vocab_size=vocab_size,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        head_dim=head_dim,
-        num_kv_heads=num_kv_heads,
-        embed_dim=embed_dim,
-        intermediate_dim=intermediate_dim,
-        max_seq_len=max_seq_len,
-        attn_dropout=attn_dropout,
-        norm_eps=norm_eps,
-        rope_base=rope_base,
-    )
+    capped = partial(SoftCappedOutput, cap=final_capping_value)
     return replace(
         spec,
         final_norm=Gemma2FinalNorm if cap_logits else partial(Gemma2FinalNorm, cap=final_capping_value),
         post_norms=True,
         mask_mod=windows(sliding_window_size, every=2),
-        output_wrapper=partial(SoftCappedOutput, cap=final_capping_value)
-        if cap_logits and final_capping_value
-        else None,
-        attention={"softcap": hidden_capping_value, "softmax_scale": (query_pre_attn_scalar or head_dim) ** -0.5},
+        output_wrapper=capped if cap_logits and final_capping_value else None,
+        attention={"softcap": hidden_capping_value, "softmax_scale": (query_pre_attn_scalar or spec.head_size) ** -0.5},
     )
 
 

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
-from torchtune.models._builders import component_builders
-from torchtune.models._dense import DecoderSpec, gated_mlp, scale_hidden_dim_for_mlp
+from torchtune.models._builders import component_builders, spec_function
+from torchtune.models._dense import DecoderSpec, gated_mlp
 from torchtune.modules import RotaryPositionalEmbeddings
 
+SIZES = "vocab_size num_layers num_heads num_kv_heads embed_dim max_seq_len attn_dropout rope_base intermediate_dim norm_eps"
+DEFAULTS: dict[str, Any] = {
+    "rope": RotaryPositionalEmbeddings,
+    "rope_base": 500_000,
+    "intermediate_dim": None,
+    "norm_eps": 1e-5,
+}
 SOURCE = "https://arxiv.org/abs/2407.21783 (The Llama 3 Herd of Models)"
 
 
-def llama3_spec(
-    vocab_size: int,
-    num_layers: int,
-    num_heads: int,
-    num_kv_heads: int,
-    embed_dim: int,
-    max_seq_len: int,
-    attn_dropout: float = 0.0,
-    rope_base: int = 500_000,
-    intermediate_dim: int | None = None,
-    norm_eps: float = 1e-5,
-) -> DecoderSpec:
+@spec_function(SIZES, **DEFAULTS)
+def llama3_spec(spec: DecoderSpec) -> DecoderSpec:
     """What a Llama 3 decoder of these sizes is made of."""
-    return DecoderSpec(
-        vocab_size=vocab_size,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        embed_dim=embed_dim,
-        intermediate_dim=intermediate_dim or scale_hidden_dim_for_mlp(embed_dim),
-        max_seq_len=max_seq_len,
-        attn_dropout=attn_dropout,
-        norm_eps=norm_eps,
-        rope=partial(RotaryPositionalEmbeddings, base=rope_base),
-    )
+    return spec
 
 
 llama3, lora_llama3 = component_builders(

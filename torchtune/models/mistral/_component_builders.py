@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 
-from torchtune.models._builders import classifier_spec, component_builders
+from torchtune.models._builders import classifier_spec, component_builders, spec_function
 from torchtune.models._dense import DecoderSpec, gated_mlp
 from torchtune.models._family import LAYER_KEYS, Family
 from torchtune.models._key_maps import GENERIC_HF, GENERIC_META
@@ -14,36 +14,18 @@ from torchtune.modules import RotaryPositionalEmbeddings
 SOURCE = "https://arxiv.org/abs/2310.06825 (Mistral 7B)"
 
 
+@spec_function(
+    "vocab_size num_layers num_heads num_kv_heads embed_dim intermediate_dim max_seq_len attn_dropout norm_eps rope_base "
+    "sliding_window head_dim layer_types",
+    rope=RotaryPositionalEmbeddings,
+    norm_eps=1e-5,
+    rope_base=10_000,
+)
 def mistral_spec(
-    vocab_size: int,
-    num_layers: int,
-    num_heads: int,
-    num_kv_heads: int,
-    embed_dim: int,
-    intermediate_dim: int,
-    max_seq_len: int,
-    attn_dropout: float = 0.0,
-    norm_eps: float = 1e-5,
-    rope_base: int = 10_000,
-    sliding_window: int | None = None,
-    head_dim: int | None = None,
-    layer_types: list[str] | None = None,
+    spec: DecoderSpec, sliding_window: int | None = None, layer_types: list[str] | None = None
 ) -> DecoderSpec:
     """What a Mistral decoder of these sizes is made of."""
-    return DecoderSpec(
-        vocab_size=vocab_size,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        embed_dim=embed_dim,
-        intermediate_dim=intermediate_dim,
-        max_seq_len=max_seq_len,
-        head_dim=head_dim,
-        attn_dropout=attn_dropout,
-        norm_eps=norm_eps,
-        rope=partial(RotaryPositionalEmbeddings, base=rope_base),
-        mask_mod=windows_of(sliding_window, layer_types) if layer_types else windows(sliding_window),
-    )
+    return replace(spec, mask_mod=windows_of(sliding_window, layer_types) if layer_types else windows(sliding_window))
 
 
 FAMILIES = (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 
-from torchtune.models._builders import component_builders, lora_attention_builder
+from torchtune.models._builders import component_builders, lora_attention_builder, spec_function
 from torchtune.models._dense import DecoderSpec, gated_mlp
 from torchtune.models._family import Family
 from torchtune.models._key_maps import PHI3_HF
@@ -14,33 +14,16 @@ from torchtune.models.phi3._position_embeddings import Phi3RotaryPositionalEmbed
 SOURCE = "https://arxiv.org/abs/2404.14219 (Phi-3 Technical Report)"
 
 
-def phi3_spec(
-    vocab_size: int,
-    num_layers: int,
-    num_heads: int,
-    num_kv_heads: int,
-    embed_dim: int,
-    intermediate_dim: int,
-    max_seq_len: int,
-    attn_dropout: float = 0.0,
-    norm_eps: float = 1e-5,
-    rope_base: int = 10_000,
-    sliding_window: int | None = None,
-) -> DecoderSpec:
+@spec_function(
+    "vocab_size num_layers num_heads num_kv_heads embed_dim intermediate_dim max_seq_len attn_dropout norm_eps rope_base "
+    "sliding_window",
+    rope=Phi3RotaryPositionalEmbeddings,
+    norm_eps=1e-5,
+    rope_base=10_000,
+)
+def phi3_spec(spec: DecoderSpec, sliding_window: int | None = None) -> DecoderSpec:
     """What a Phi-3 decoder of these sizes is made of."""
-    return DecoderSpec(
-        vocab_size=vocab_size,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        embed_dim=embed_dim,
-        intermediate_dim=intermediate_dim,
-        max_seq_len=max_seq_len,
-        attn_dropout=attn_dropout,
-        norm_eps=norm_eps,
-        rope=partial(Phi3RotaryPositionalEmbeddings, base=rope_base),
-        mask_mod=windows(sliding_window),
-    )
+    return replace(spec, mask_mod=windows(sliding_window))
 
 
 FAMILIES = (Family("phi3", phi3_spec, PHI3_HF, extra={"sliding_window": "sliding_window"}),)

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 
-from torchtune.models._builders import component_builders, lora_attention_builder
+from torchtune.models._builders import component_builders, lora_attention_builder, spec_function
 from torchtune.models._dense import DecoderSpec
 from torchtune.models._family import Family
 from torchtune.models._key_maps import QWEN2_HF
 from torchtune.models.qwen2._positional_embeddings import Qwen2RotaryPositionalEmbeddings
 
+SIZES = (
+    "vocab_size num_layers num_heads num_kv_heads embed_dim intermediate_dim max_seq_len head_dim attn_dropout norm_eps "
+    "rope_base tie_word_embeddings q_proj_bias k_proj_bias v_proj_bias q_norm k_norm"
+)
 SOURCE = "https://arxiv.org/abs/2407.10671 (Qwen2 Technical Report)"
 
 
+@spec_function(SIZES, rope=Qwen2RotaryPositionalEmbeddings, norm_eps=1e-5, rope_base=1_000_000.0)
 def qwen2_spec(
-    vocab_size: int,
-    num_layers: int,
-    num_heads: int,
-    num_kv_heads: int,
-    embed_dim: int,
-    intermediate_dim: int,
-    max_seq_len: int,
-    head_dim: int | None = None,
-    attn_dropout: float = 0.0,
-    norm_eps: float = 1e-5,
-    rope_base: float = 1_000_000.0,
-    tie_word_embeddings: bool = False,
+    spec: DecoderSpec,
     q_proj_bias: bool = True,
     k_proj_bias: bool = True,
     v_proj_bias: bool = True,
@@ -33,23 +27,8 @@ def qwen2_spec(
     k_norm: bool = False,
 ) -> DecoderSpec:
     """What a Qwen2 decoder of these sizes is made of."""
-    return DecoderSpec(
-        vocab_size=vocab_size,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        embed_dim=embed_dim,
-        intermediate_dim=intermediate_dim,
-        max_seq_len=max_seq_len,
-        head_dim=head_dim,
-        attn_dropout=attn_dropout,
-        norm_eps=norm_eps,
-        rope=partial(Qwen2RotaryPositionalEmbeddings, base=rope_base),
-        tie_word_embeddings=tie_word_embeddings,
-        qkv_bias=(q_proj_bias, k_proj_bias, v_proj_bias),
-        qk_norm=(q_norm, k_norm),
-        nf4_frozen=frozenset(),
-    )
+    biases = (q_proj_bias, k_proj_bias, v_proj_bias)
+    return replace(spec, qkv_bias=biases, qk_norm=(q_norm, k_norm), nf4_frozen=frozenset())
 
 
 FAMILIES = (Family("qwen2", qwen2_spec, QWEN2_HF, fixed={"use_sliding_window": False}),)

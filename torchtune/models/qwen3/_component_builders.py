@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from torchtune.models._builders import component_builders
+from dataclasses import replace
+
+from torchtune.models._builders import component_builders, spec_function
 from torchtune.models._dense import DecoderSpec
 from torchtune.models._family import Family
 from torchtune.models._key_maps import QWEN3_HF
-from torchtune.models.qwen2._component_builders import qwen2_spec
+from torchtune.models.qwen2._component_builders import SIZES
+from torchtune.models.qwen2._positional_embeddings import Qwen2RotaryPositionalEmbeddings
 
 
+@spec_function(SIZES, rope=Qwen2RotaryPositionalEmbeddings, rope_base=1_000_000.0)
 def qwen3_spec(
-    vocab_size: int,
-    num_layers: int,
-    num_heads: int,
-    num_kv_heads: int,
-    embed_dim: int,
-    intermediate_dim: int,
-    max_seq_len: int,
-    head_dim: int | None = None,
-    attn_dropout: float = 0.0,
-    norm_eps: float = 1e-6,
-    rope_base: float = 1_000_000.0,
-    tie_word_embeddings: bool = False,
+    spec: DecoderSpec,
     q_proj_bias: bool = False,
     k_proj_bias: bool = False,
     v_proj_bias: bool = False,
@@ -29,7 +22,8 @@ def qwen3_spec(
     k_norm: bool = True,
 ) -> DecoderSpec:
     """What a Qwen3 decoder of these sizes is made of."""
-    return qwen2_spec(**locals())
+    biases = (q_proj_bias, k_proj_bias, v_proj_bias)
+    return replace(spec, qkv_bias=biases, qk_norm=(q_norm, k_norm), nf4_frozen=frozenset())
 
 
 FAMILIES = (Family("qwen3", qwen3_spec, QWEN3_HF, fixed={"use_sliding_window": False, "attention_bias": False}),)
