@@ -148,7 +148,10 @@ def test_rows_of_a_public_set_are_checked_in_their_own_columns(
     code, out, _ = tune(capsys, "data", "check", path, "--style", "xlam", "--model", "qwen3", "--json")
     report = json.loads(out)
     assert code == 1
-    assert [(error["row"], error["kind"]) for error in report["errors"]] == [(2, "bad_argument"), (3, "bad_conversation")]
+    assert [(error["row"], error["kind"]) for error in report["errors"]] == [
+        (2, "bad_argument"),
+        (3, "bad_conversation"),
+    ]
     assert report["tools"] == {"add": 2}
     _, out, _ = tune(capsys, "data", "show", path, "--style", "xlam", "--model", "qwen3", "--row", "1")
     assert '{"name": "add", "arguments": {"a": 1}}' in out

@@ -429,3 +429,33 @@ def test_columns_of_preferences_are_asked_for_by_their_style() -> None:
     assert error.kind == "no_conversation" and "'chosen' and 'rejected'" in error.text
     (error,) = check_rows([{"chosen": [], "rejected": []}], style="openai").errors
     assert error.kind == "no_conversation"
+
+
+@pytest.mark.parametrize(
+    ("line", "way_out"),
+    [
+        (b'{"instruction": "a", "input": "", "output": "b"}\n', "instruct_dataset"),
+        (b'{"query": "a", "tools": "[]", "answers": "[]"}\n', "style='xlam'"),
+        (b'{"name": "f", "parameters": {}}\n', "--tools"),
+        (b'{"talk": []}\n', "--conversation-column"),
+        (b"{'messages': []}\n", "json.dumps"),
+        (b'{\n"messages": []\n}\n{}\n', "goes over several"),
+    ],
+)
+def test_what_a_beginner_may_have_meant_is_told(tmp_path: Path, line: bytes, way_out: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(line)
+    assert way_out in check_rows(path).errors[0].text
+
+
+def test_a_folder_without_rows_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file of rows"):
+        check_rows(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.csv"])
+def test_a_file_that_is_not_what_its_name_says_is_told(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / name).write_bytes(b'PAR1"\x00\n1,2,3\n' * 3)
+    with pytest.raises(ValueError, match=name):
+        check_rows(tmp_path / name)

@@ -224,7 +224,7 @@ def _print_report(report: CheckReport, source: str) -> None:
     kinds = counts.pop("errors", {})
     print(
         ("\n" if report.errors else "")
-        + f"{report.rows} rows: {counts.pop('good')} good, {counts.pop('bad')} with errors"
+        + f"{report.rows} row{'s' * (report.rows != 1)}: {counts.pop('good')} good, {counts.pop('bad')} with errors"
     )
     print("  " + ", ".join(f"{number} {name}" for name, number in counts.items()))
     if kinds:

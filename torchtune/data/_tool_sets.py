@@ -87,7 +87,12 @@ def glaive(row: Row) -> dict[str, Any]:
 
 _XLAM_TYPES = {
     **{name: name for name in ("string", "integer", "number", "boolean", "object", "array")},
-    **{"str": "string", "int": "integer", "float": "number", "bool": "boolean", "dict": "object", "Dict": "object"},
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "dict": "object",
+    "Dict": "object",
     **dict.fromkeys(("List", "list", "Tuple", "tuple", "Set", "set"), "array"),
 }
 

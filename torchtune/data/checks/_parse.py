@@ -41,6 +41,10 @@ def parse_row(data: bytes) -> tuple[dict[str, Any] | None, list[tuple[str, str]]
     except json.JSONDecodeError as error:
         near = text[max(error.pos - 20, 0) : error.pos + 20]
         hint = "; more than one value in the line" if error.msg == "Extra data" else ""
+        if text.strip() in ("{", "["):
+            hint = "; a row stands in one line, but this one goes over several: write each with json.dumps(row)"
+        elif text.lstrip().startswith("{'"):
+            hint = "; it looks like a row that Python printed: write it with json.dumps(row)"
         return None, [*faults, ("bad_json", f"Not JSON: {error.msg} at character {error.pos + 1}, near {near!r}{hint}")]
     except RecursionError:
         return None, [*faults, _TOO_DEEP]

@@ -26,6 +26,8 @@ from torchtune.data.checks._report import RowError, RowResult
 from torchtune.data.checks._schema import ArgumentChecker
 
 COLUMNS = {"openai": "messages", "sharegpt": "conversations"}
+#: Columns of rows that are no conversations, but train all the same.
+_PROMPTED = ({"instruction", "output"}, {"input", "output"}, {"prompt", "completion"}, {"prompt", "response"})
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _INDEX = re.compile(r"\b(?:message|index) (\d+)\b|\bmessages?\[(\d+)\]")
 _REMOTE = re.compile(r"[a-z0-9]+://|data:")
@@ -414,6 +416,8 @@ def _way_out(row: Mapping[str, Any]) -> str:
     known = next((style for style, one in TOOL_SETS.items() if one.columns <= row.keys()), None)
     if known is not None:
         return f"It looks like a row of {TOOL_SETS[known].source}: style={known!r} (--style) reads these"
+    if any(pair <= row.keys() for pair in _PROMPTED):
+        return "It looks like a prompt and its answer: instruct_dataset reads these, and they need no check"
     return "Another name for it is given by conversation_column (--conversation-column)"
 
 

@@ -68,6 +68,8 @@ def read_source(source: Any, *, split: str, max_row_bytes: int) -> Iterator[RawR
     looks_local = path.suffix in (*JSON_SUFFIXES, *_TABLES) or str(source).startswith((".", "/", "~"))
     if looks_local and not path.exists():
         raise FileNotFoundError(f"There is no file {path} (working directory: {Path.cwd()})")
+    if path.is_dir() and not any(one.suffix in (*JSON_SUFFIXES, *_TABLES) for one in path.rglob("*")):
+        raise FileNotFoundError(f"The folder {path} has no file of rows; expected JSON, JSONL, Parquet or CSV in it")
     return _read_dataset(path, str(source), split)
 
 
@@ -87,9 +89,15 @@ def _given(rows: Iterable[Any]) -> Iterator[RawRow]:
 def _read_dataset(path: Path, source: str, split: str) -> Iterator[RawRow]:
     from torchtune.datasets._rows import load_rows
 
-    if path.is_file():
-        return _given(load_rows(_TABLES[path.suffix], data_files=str(path), split=split))  # type: ignore[arg-type]
-    return _given(load_rows(source, split=split))  # type: ignore[arg-type]
+    kind, options = (_TABLES[path.suffix], {"data_files": str(path)}) if path.is_file() else (source, {})
+    try:
+        return _given(load_rows(kind, split=split, **options))  # type: ignore[arg-type]
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # each kind of file fails in its own way
+        why = error.__cause__ or error
+        text = " ".join(str(why).split())[:300]
+        raise ValueError(f"{source} cannot be read: {type(why).__name__}: {text}") from error
 
 
 def _read_file(path: Path, max_row_bytes: int) -> Iterator[RawRow]:
