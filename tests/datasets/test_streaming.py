@@ -327,6 +327,30 @@ def test_a_packed_stream_keeps_samples_whole_and_resumes(write_rows: Callable[..
         assert [pack["tokens"].tolist() for pack in resumed] == [pack["tokens"] for pack in whole[stop:]]
 
 
+def test_a_packed_stream_begins_each_epoch_anew_and_resumes_in_it(
+    write_rows: Callable[..., str], tokenizer: Any
+) -> None:
+    tokenizer.max_seq_len = 64
+    path = write_rows([{"input": "x", "output": chr(97 + n % 26) * (1 + n * 7 % 37)} for n in range(60)])
+
+    def second_epoch(data: PackedStream) -> list[list[int]]:
+        data.order(True, 3)
+        data.set_epoch(1)
+        return [pack["tokens"].tolist() for pack in islice(data, 7)]
+
+    expected = second_epoch(packed(path, tokenizer))
+    cut = packed(path, tokenizer)
+    cut.order(True, 3)
+    list(islice(cut, 5))  # an epoch that ended in the middle of the rows, as max_steps_per_epoch lets it
+    assert second_epoch(cut) == expected
+    resumed = packed(path, tokenizer)
+    resumed.order(True, 3)
+    cut.set_epoch(1)
+    list(islice(cut, 6))
+    resumed.load_state_dict(json.loads(json.dumps(cut.state_dict())))
+    assert next(iter(resumed))["tokens"].tolist() == expected[6]
+
+
 def test_packed_streams_are_interleaved_before_they_are_packed(write_rows: Callable[..., str], tokenizer: Any) -> None:
     tokenizer.max_seq_len = 256
     paths = [write_rows([{"input": "", "output": c * 20}] * 40, f"{c}.jsonl") for c in "ab"]

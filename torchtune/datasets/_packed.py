@@ -267,6 +267,7 @@ class PackedStream(IterableDataset):
         }
         PackedDataset([], **self._options)  # type: ignore[arg-type]
         self._state: dict[str, Any] | None = None
+        self._resumed: dict[str, Any] | None = None
 
     @property
     def weight(self) -> float:
@@ -318,7 +319,7 @@ class PackedStream(IterableDataset):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration stands: plain values."""
-        return dict(self._state or {"stream": self.stream.state_dict(), "packs": 0})
+        return dict(self._resumed or self._state or {"stream": self.stream.state_dict(), "packs": 0})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Start the next iteration with the pack after those that another had given.
@@ -326,13 +327,14 @@ class PackedStream(IterableDataset):
         Args:
             state_dict: what :meth:`state_dict` returned.
         """
-        self._state = dict(state_dict)
+        self._resumed = dict(state_dict)
         self.stream.load_state_dict(state_dict["stream"])
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        # What another iteration had come to, one left in the middle of an epoch too, is nothing to this one.
+        self._state, self._resumed = self._resumed, None
         skip = 0 if self._state is None else self._state["packs"]
-        start = self.stream.state_dict() if self._state is None else self._state["stream"]
-        self._state = None
+        start = self.stream.begin() if self._state is None else self._state["stream"]
         samples, tokens = [], 0
         rows = iter(self.stream)
         ended = False

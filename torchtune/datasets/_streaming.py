@@ -69,6 +69,11 @@ class Stream(IterableDataset):
         self._resumed = dict(state_dict)
         self._flow = None
 
+    def begin(self) -> dict[str, Any]:
+        """Leave an iteration that was begun; the state that the next one starts with."""
+        self._flow = None
+        return self.state_dict()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_flow": None}
 
