@@ -8,7 +8,7 @@ builders of each size. Signatures and docstrings are made from the same tables.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from inspect import Parameter
@@ -115,8 +115,13 @@ LORA_ORDER_LLAMA3 = (*LORA_ORDER[:6], "quantize_base", "use_dora")
 LORA_ORDER_TIED = tuple(name for name in LORA_ORDER if name != "apply_lora_to_output")
 
 
-def _docstring(
-    summary: str, parameters: list[Parameter], source: str | None, raises: str = "", returns: str = _LOGITS
+def docstring(
+    summary: str,
+    parameters: list[Parameter],
+    source: str | None,
+    raises: str = "",
+    returns: str = _LOGITS,
+    texts: Mapping[str, str] | None = None,
 ) -> str:
     """A docstring in the house style, from the tables."""
     lines = [summary, ""]
@@ -126,7 +131,7 @@ def _docstring(
             note = parameter.annotation
             kind = note if isinstance(note, str) else getattr(note, "__name__", str(note).replace("typing.", ""))
             kind = "list[str]" if parameter.name == "lora_attn_modules" else kind
-            text = SIZE_PARAMETERS.get(parameter.name) or LORA_PARAMETERS[parameter.name][2]
+            text = {**SIZE_PARAMETERS, **(texts or {})}.get(parameter.name) or LORA_PARAMETERS[parameter.name][2]
             default = "" if parameter.default in (_REQUIRED, None) else f" Default: {parameter.default}."
             lines.append(f"    {parameter.name} ({kind}): {text}{default}")
         lines.append("")
@@ -196,7 +201,7 @@ def spec_function(
     return decorate
 
 
-def _lora_parameter(name: str, kind: Any = Parameter.POSITIONAL_OR_KEYWORD, default: Any = ...) -> Parameter:
+def lora_parameter(name: str, kind: Any = Parameter.POSITIONAL_OR_KEYWORD, default: Any = ...) -> Parameter:
     annotation, table_default, _ = LORA_PARAMETERS[name]
     return Parameter(name, kind, default=table_default if default is ... else default, annotation=annotation)
 
@@ -228,19 +233,19 @@ def component_builders(
         name,
         module,
         sizes,
-        _docstring(f"Build a {title} decoder of any size.", sizes, source),
+        docstring(f"Build a {title} decoder of any size.", sizes, source),
         lambda **kwargs: dense_decoder(spec_function(**kwargs)),
     )
 
     keyword = Parameter.KEYWORD_ONLY
-    leading = [_lora_parameter(n) for n in ("lora_attn_modules", "apply_lora_to_mlp", "apply_lora_to_output")]
-    required = [_lora_parameter(n, keyword, _REQUIRED) for n in ("lora_rank", "lora_alpha")]
+    leading = [lora_parameter(n) for n in ("lora_attn_modules", "apply_lora_to_mlp", "apply_lora_to_output")]
+    required = [lora_parameter(n, keyword, _REQUIRED) for n in ("lora_rank", "lora_alpha")]
     optional = ("lora_dropout", "use_dora", "quantize_base") + (("scaler_block_size",) if scaler_block_size else ())
     parameters = (
         leading
         + [parameter.replace(kind=keyword) for parameter in sizes]
         + required
-        + [_lora_parameter(n, keyword) for n in optional]
+        + [lora_parameter(n, keyword) for n in optional]
     )
     size_names = {parameter.name for parameter in sizes}
 
@@ -248,7 +253,7 @@ def component_builders(
         spec = spec_function(**{k: v for k, v in kwargs.items() if k in size_names})
         return dense_decoder(spec, Adapter.of(**{k: v for k, v in kwargs.items() if k not in size_names}))
 
-    doc = _docstring(
+    doc = docstring(
         f"Build a {title} decoder of any size with LoRA, DoRA or QLoRA.",
         parameters,
         source,
@@ -310,14 +315,14 @@ def part_builders(
         name,
         module,
         sizes,
-        _docstring(f"Build {title}.", sizes, source, returns=returns),
+        docstring(f"Build {title}.", sizes, source, returns=returns),
         lambda **kwargs: build(*[NO_ADAPTER] * len(flags), **kwargs),
         annotation,
     )
     leading = [Parameter(flag, Parameter.POSITIONAL_OR_KEYWORD, annotation=bool) for flag in flags]
-    leading += [_lora_parameter(n) for n in ("lora_attn_modules", "apply_lora_to_mlp", "apply_lora_to_output")]
+    leading += [lora_parameter(n) for n in ("lora_attn_modules", "apply_lora_to_mlp", "apply_lora_to_output")]
     lora_names = ("lora_rank", "lora_alpha", "lora_dropout", "use_dora", "quantize_base")
-    parameters = leading + sizes + [_lora_parameter(n, keyword) for n in lora_names]
+    parameters = leading + sizes + [lora_parameter(n, keyword) for n in lora_names]
     if quantization_kwargs:
         parameters.append(Parameter("quantization_kwargs", Parameter.VAR_KEYWORD, annotation=Any))
     size_names = {parameter.name for parameter in sizes}
@@ -328,7 +333,7 @@ def part_builders(
         adapter = replace(Adapter.of(**kwargs), quantization=quantization_kwargs or {})
         return build(*(adapter if use else NO_ADAPTER for use in used), **chosen)
 
-    doc = _docstring(f"Build {title} with LoRA, DoRA or QLoRA.", parameters, source, returns=returns)
+    doc = docstring(f"Build {title} with LoRA, DoRA or QLoRA.", parameters, source, returns=returns)
     return full, make_function(f"lora_{name}", module, parameters, doc, build_lora, annotation)
 
 
@@ -353,8 +358,8 @@ def lora_attention_builder(
     parameters = [
         Parameter("lora_modules", Parameter.POSITIONAL_OR_KEYWORD, annotation=_LORA_ATTN),
         *(parameter.replace(kind=keyword) for parameter in sizes),
-        *(_lora_parameter(n, keyword, _REQUIRED) for n in ("lora_rank", "lora_alpha")),
-        *(_lora_parameter(n, keyword) for n in ("lora_dropout", "use_dora", "quantize_base")),
+        *(lora_parameter(n, keyword, _REQUIRED) for n in ("lora_rank", "lora_alpha")),
+        *(lora_parameter(n, keyword) for n in ("lora_dropout", "use_dora", "quantize_base")),
     ]
     size_names = {parameter.name for parameter in sizes}
 
@@ -364,7 +369,7 @@ def lora_attention_builder(
         return self_attention(spec, adapter, spec.rope(dim=spec.head_size, max_seq_len=spec.max_seq_len))
 
     returns = "nn.Module: ``[b, s, embed_dim] -> [b, s, embed_dim]``."
-    doc = _docstring(f"Build one self-attention layer of {title} with adapters.", parameters, None, returns=returns)
+    doc = docstring(f"Build one self-attention layer of {title} with adapters.", parameters, None, returns=returns)
     return _make_builder(name, module, parameters, doc, build)
 
 
@@ -425,7 +430,7 @@ class SizeRows:
             return dense_decoder(self.spec_function(**row, **chosen), Adapter.of(**kwargs))
 
         order = lora_order or self.lora_order
-        lora_parameters = [_lora_parameter(key) for key in order] + options
+        lora_parameters = [lora_parameter(key) for key in order] + options
         qlora_parameters = [
             parameter.replace(default=True) if parameter.name == "quantize_base" else parameter
             for parameter in lora_parameters
@@ -435,19 +440,19 @@ class SizeRows:
             "for an unknown layer name, none at all, or an adapter on a tied output.",
         )
         return (
-            _make_builder(name, self.module, options, _docstring(f"Build {what}.", options, self.source), full),
+            _make_builder(name, self.module, options, docstring(f"Build {what}.", options, self.source), full),
             _make_builder(
                 f"lora_{name}",
                 self.module,
                 lora_parameters,
-                _docstring(f"Build {what} with LoRA or DoRA.", lora_parameters, self.source, raises),
+                docstring(f"Build {what} with LoRA or DoRA.", lora_parameters, self.source, raises),
                 lora,
             ),
             _make_builder(
                 f"qlora_{name}",
                 self.module,
                 qlora_parameters,
-                _docstring(f"Build {what} with LoRA on an NF4 base (QLoRA).", qlora_parameters, self.source, raises),
+                docstring(f"Build {what} with LoRA on an NF4 base (QLoRA).", qlora_parameters, self.source, raises),
                 lora,
             ),
         )
