@@ -203,6 +203,19 @@ class TestCp:
         assert message.startswith("tune cp: error: Invalid file name: full_finetune_distribute. Try `tune ls` to see")
         assert message.endswith("Did you mean 'full_finetune_distributed'?")
 
+    @pytest.mark.parametrize(
+        "name", ["../secret.yaml", "{folder}/secret.yaml", "quickstart/../../secret", "configs/x", ""]
+    )
+    def test_files_that_are_not_listed_are_never_copied(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "secret.yaml").write_text("a: 1")
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        assert tune(monkeypatch, "cp", name.format(folder=tmp_path), "copied.yaml") == 2
+        assert "Invalid file name" in capsys.readouterr().err
+        assert not Path("copied.yaml").exists()
+
 
 class TestValidate:
     @pytest.fixture(autouse=True)
