@@ -3,13 +3,14 @@
     pip install 'torchtune[eval]'
     tune run eleuther_eval --config qwen3/evaluation tasks=[hellaswag] apply_chat_template=true
 
-Tasks of your own, on files that you have: ``include_path`` names their folder of YAML files.
+A model that reads images takes tasks that have some. Tasks of your own, on files that you have: ``include_path`` names their folder of YAML files.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from torchtune import config, training, utils
-from torchtune.data import OpenAIToMessages
-from torchtune.generation._messages import generate_tokens
+from torchtune.data import Message, OpenAIToMessages, format_content_with_images
+from torchtune.generation import generate_from_images, generate_tokens, image_prompt
 
 try:
     from lm_eval.api.model import TemplateLM
@@ -36,6 +37,7 @@ CONFIG_KEYS = {
 }  # fmt: skip
 
 log = utils.get_logger("INFO")
+_IMAGE = "<image>"  # where the harness's prompts have an image
 
 
 class HarnessModel(TemplateLM):
@@ -49,8 +51,6 @@ class HarnessModel(TemplateLM):
         batch_size: prompts at once.
         tools: OpenAI function schemas that every chat offers.
     """
-
-    MULTIMODAL = False
 
     def __init__(
         self,
@@ -67,10 +67,12 @@ class HarnessModel(TemplateLM):
         self._device = device
         self._tokens = tokenizer
         self._tools = tools
+        self.MULTIMODAL = hasattr(tokenizer, "transform_image")  # the harness asks for it by this name
         self.max_length = min(max_length, getattr(model, "max_seq_len", max_length))
         self.batch_size = batch_size
         # The harness passes chats on as text; their tokens can't be had back from that, since text makes no control tokens.
         self._chats: dict[str, list[int]] = {}
+        self._histories: dict[str, tuple[list[dict[str, Any]], str]] = {}
 
     @property
     def eot_token_id(self) -> int:
@@ -101,6 +103,7 @@ class HarnessModel(TemplateLM):
             text = self._tokens.decode(tokens, skip_special_tokens=False)
         except TypeError:  # SentencePiece has no text for control tokens
             text = self._tokens.decode(tokens)
+        self._histories[text + begun] = (history, begun)
         self._chats[text + begun] = tokens + (self.tok_encode(begun, add_special_tokens=False) if begun else [])
         return text + begun
 
@@ -162,35 +165,70 @@ class HarnessModel(TemplateLM):
         groups: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
             if len(request.args) > 2:
-                raise ValueError(f"The task {request.task_name} has images, audio or video; this recipe evaluates text")
-            groups.setdefault(json.dumps(request.args[1], sort_keys=True, default=str), []).append(i)
+                answers[i] = self._answer_images(request)
+            else:
+                groups.setdefault(json.dumps(request.args[1], sort_keys=True, default=str), []).append(i)
         for group in groups.values():
             options = requests[group[0]].args[1]
-            until = options.get("until") or []
-            until = [until] if isinstance(until, str) else list(until)
-            count = int(options.get("max_gen_toks") or options.get("max_new_tokens") or 256)
-            room = self.max_length - count
-            if room < 1:
-                raise ValueError(
-                    f"The task asks for {count} new tokens, but max_seq_length is {self.max_length}: raise it"
-                )
-            drawn = options.get("do_sample") or float(options.get("temperature") or 0) > 0
+            count, sampling = self._sampling(options)
             outputs = generate_tokens(
                 self._model,
-                [self.tok_encode(requests[i].args[0])[-room:] for i in group],
-                stop_tokens=self._tokens.official_stop_tokens,
-                max_generated_tokens=count,
+                [self.tok_encode(requests[i].args[0])[-(self.max_length - count) :] for i in group],
                 batch_size=self.batch_size,
-                temperature=float(options.get("temperature") or 1.0) if drawn else 0.0,
-                top_k=options.get("top_k") if drawn else None,
+                **sampling,
             )
             for i, ids in zip(group, outputs, strict=True):
-                emitted = [token for token in ids if token not in self._tokens.official_stop_tokens]
-                text = self._tokens.decode(emitted)
-                ends = [text.find(stop) for stop in until if stop and stop in text]
-                answers[i] = text[: min(ends)] if ends else text
+                answers[i] = self._cut(ids, options)
                 self.cache_hook.add_partial("generate_until", requests[i].args, answers[i])
         return answers
+
+    def _sampling(self, options: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """How many tokens a task asks for, and how they are drawn."""
+        count = int(options.get("max_gen_toks") or options.get("max_new_tokens") or 256)
+        if self.max_length - count < 1:
+            raise ValueError(f"The task asks for {count} new tokens, but max_seq_length is {self.max_length}: raise it")
+        drawn = options.get("do_sample") or float(options.get("temperature") or 0) > 0
+        return count, {
+            "stop_tokens": self._tokens.official_stop_tokens,
+            "max_generated_tokens": count,
+            "temperature": float(options.get("temperature") or 1.0) if drawn else 0.0,
+            "top_k": options.get("top_k") if drawn else None,
+        }
+
+    def _cut(self, ids: list[int], options: dict[str, Any]) -> str:
+        """The text of generated ids, up to where the task ends it."""
+        text = self._tokens.decode([*takewhile(lambda token: token not in self._tokens.official_stop_tokens, ids)])
+        until = options.get("until") or []
+        ends = [text.find(stop) for stop in ([until] if isinstance(until, str) else until) if stop and stop in text]
+        return text[: min(ends)] if ends else text
+
+    def _answer_images(self, request: Any) -> str:
+        """The answer to a prompt with images; without a chat template it is asked as one message of a user."""
+        context, options, media = request.args
+        images = [image.convert("RGB") for image in media.get("visual") or ()]
+        others = sorted(key for key, value in media.items() if key != "visual" and value)
+        history, begun = self._histories.get(context, ([{"role": "user", "content": context}], ""))
+        found = sum(message["content"].count(_IMAGE) for message in history)
+        if others or begun or found != len(images):
+            raise ValueError(
+                f"The task {request.task_name} has {len(images)} images for {found} {_IMAGE} in its prompt"
+                + (f", and {', '.join(others)}" if others else "")
+                + (f", and begins the answer with {begun!r}" if begun else "")
+                + "; this recipe takes images only, one for each, and no begun answer"
+            )
+        messages, left = [], iter(images)
+        for message in history:
+            parts = [next(left) for _ in range(message["content"].count(_IMAGE))]
+            content = format_content_with_images(message["content"], image_tag=_IMAGE, images=parts)
+            messages.append(Message(message["role"], content))
+        batch = image_prompt(self._tokens, messages, self._tools)
+        count, sampling = self._sampling(options)
+        if batch["tokens"].shape[1] + count > self.max_length:
+            raise ValueError(
+                f"A prompt of the task {request.task_name} has {batch['tokens'].shape[1]} tokens with its images, and asks "
+                f"for {count} new ones, but max_seq_length is {self.max_length}: raise it"
+            )
+        return self._cut(generate_from_images(self._model, batch, **sampling), options)
 
 
 class EleutherEvalRecipe:

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from torchtune import config, training, utils
 from torchtune.data import Message, OpenAIToMessages, validate_messages
-from torchtune.generation import generate
+from torchtune.generation import generate, generate_from_images, image_prompt
 
 CONFIG_KEYS = {
     "output_dir", "model", "tokenizer", "checkpointer", "quantizer", "prompt", "messages", "tools", "max_new_tokens",
@@ -52,18 +52,20 @@ def read_json(value: Any, key: str) -> Any:
     raise ValueError(f"{key}: expected a list, a JSON string or a file name, found {type(value).__name__}")
 
 
-def text_of(user: Mapping[str, Any]) -> str:
-    """The text of a prompt that is written as ``text`` and ``image``."""
-    if user.get("image") is not None:
-        raise ValueError("prompt.user.image: this recipe answers text; leave the image out")
-    return str(user["text"])
+def content_of(user: Any) -> Any:
+    """The content of a prompt that is a text, or has ``text`` and ``image``, a path or a URL."""
+    if not isinstance(user, Mapping):
+        return user
+    image = [{"type": "image_url", "image_url": {"url": str(user["image"])}}] if user.get("image") is not None else []
+    return [*image, {"type": "text", "text": str(user["text"])}]
 
 
 class InferenceRecipe:
     """One generation, as its config says.
 
     Args:
-        cfg: the settings; ``prompt`` (a text, or ``system`` and ``user`` texts) or ``messages`` (OpenAI form), and ``tools``.
+        cfg: the settings; ``prompt`` (a text, or ``system`` and ``user`` texts; ``user`` may have ``text`` and ``image``) or
+            ``messages`` (OpenAI form, images too), and ``tools``.
             ``use_distributed_state_dict`` and ``use_flex`` are accepted for old configs: weights are mapped from their files
             on every rank in any case.
     """
@@ -90,10 +92,8 @@ class InferenceRecipe:
             texts = (
                 {"user": prompt} if isinstance(prompt, str) else {role: prompt.get(role) for role in ("system", "user")}
             )
-            if isinstance(texts["user"], Mapping):
-                texts["user"] = text_of(texts["user"])
-            messages = [{"role": role, "content": text} for role, text in texts.items() if text is not None]
-        sample = OpenAIToMessages()({"messages": messages, "tools": tools})
+            messages = [{"role": role, "content": content_of(text)} for role, text in texts.items() if text is not None]
+        sample = OpenAIToMessages(image_urls=True)({"messages": messages, "tools": tools})
         validate_messages(sample["messages"], sample.get("tools"), inference=True)
         return sample["messages"], sample.get("tools")
 
@@ -103,7 +103,7 @@ class InferenceRecipe:
         return bool(self.cfg.get("messages") or self.cfg.get("tools"))
 
     def prompt_tokens(self) -> list[int]:
-        """The tokens to continue."""
+        """The tokens to continue, where there are no images."""
         messages, tools = self.conversation()
         if self.structured:
             return self.tokenizer.prompt_tokens(messages, tools=tools)
@@ -112,32 +112,40 @@ class InferenceRecipe:
     @torch.inference_mode()
     def generate(self) -> str:
         """Generates once, prints the answer, and returns it."""
-        tokens = self.prompt_tokens()
-        prompt = torch.tensor(tokens, dtype=torch.long, device=self.device)
-        new_tokens = self.cfg.max_new_tokens
+        messages, tools = self.conversation()
         stops = self.tokenizer.official_stop_tokens if self.structured else self.tokenizer.stop_tokens
-        if self.cfg.get("enable_kv_cache", True):
-            with self.device:
-                self.model.setup_caches(batch_size=1, dtype=self.dtype, decoder_max_seq_len=len(tokens) + new_tokens)
+        options = {"max_generated_tokens": self.cfg.max_new_tokens, "temperature": self.cfg.temperature}
+        options |= {"top_k": self.cfg.top_k, "stop_tokens": stops, "rng": self._shared_draws()}
         started = time.perf_counter()
-        output, _ = generate(
-            model=self.model,
-            prompt=prompt,
-            max_generated_tokens=new_tokens,
-            pad_id=self.tokenizer.pad_id,
-            temperature=self.cfg.temperature,
-            top_k=self.cfg.top_k,
-            stop_tokens=stops,
-            rng=self._shared_draws(),
-        )
+        if any(message.contains_media for message in messages):
+            answer = self._answer_images(messages, tools, options)
+        else:
+            answer = self._answer_text(options)
         seconds = time.perf_counter() - started
-        answer = output[0, len(tokens) :].tolist()
         emitted = [*itertools.takewhile(lambda token: token not in stops, answer)]
         text = self._show(answer[: len(emitted) + 1], emitted)
         if self.rank == 0:
             print(text)
             log.info("%d tokens in %.2f s: %.1f tokens/s", len(emitted), seconds, len(emitted) / seconds)
         return text
+
+    def _answer_text(self, options: dict[str, Any]) -> list[int]:
+        tokens = self.prompt_tokens()
+        if self.cfg.get("enable_kv_cache", True):
+            room = len(tokens) + self.cfg.max_new_tokens
+            with self.device:
+                self.model.setup_caches(1, self.dtype, encoder_max_seq_len=1, decoder_max_seq_len=room)
+        prompt = torch.tensor(tokens, dtype=torch.long, device=self.device)
+        output, _ = generate(self.model, prompt, pad_id=self.tokenizer.pad_id, **options)
+        return output[0, len(tokens) :].tolist()
+
+    def _answer_images(
+        self, messages: list[Message], tools: list[dict[str, Any]] | None, options: dict[str, Any]
+    ) -> list[int]:
+        if not hasattr(self.tokenizer, "transform_image"):
+            raise ValueError(f"The prompt has an image, but {type(self.tokenizer).__name__} reads text only")
+        batch = image_prompt(self.tokenizer, messages, tools, official=self.structured)
+        return generate_from_images(self.model, batch, use_cache=self.cfg.get("enable_kv_cache", True), **options)
 
     def _shared_draws(self) -> torch.Generator | None:
         """Random numbers that are the same on all ranks, where there are several."""

@@ -189,7 +189,9 @@ def generate(
                 logits = _last_logits(model(x, input_pos=input_pos, mask=mask)).unsqueeze(1)
                 token = logits.argmax(-1)
             else:
-                noise = torch.empty((len(prompt), model.tok_embeddings.num_embeddings), device=prompt.device)
+                # Tokens that only a fused model's embeddings have, such as that of an image, are never drawn.
+                vocabulary = getattr(model.tok_embeddings, "embedding", model.tok_embeddings).num_embeddings
+                noise = torch.empty((len(prompt), vocabulary), device=prompt.device)
                 q = noise.exponential_(1, generator=rng)
                 token, logits = next_token(
                     model, input_pos=input_pos, x=x, q=q, mask=mask, temperature=temperature, top_k=top_k

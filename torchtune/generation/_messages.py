@@ -165,7 +165,7 @@ def _until_stop(ids: list[int], stop_tokens: Sequence[int]) -> list[int]:
 
 
 def _cache_dtype(model: TransformerDecoder) -> torch.dtype:
-    return model.tok_embeddings.weight.dtype
+    return next(model.tok_embeddings.parameters()).dtype
 
 
 def _kv_cache(

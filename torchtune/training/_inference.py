@@ -70,6 +70,11 @@ def _split_layers(model: nn.Module, cfg: DictConfig, device: torch.device) -> No
     from torchtune.training._tensor_parallel import apply_tensor_parallel
 
     mesh = init_device_mesh(device.type, (get_world_size_and_rank()[0],), mesh_dim_names=("tp",))["tp"]
+    if not isinstance(model, TransformerDecoder) and cfg.get("tensor_parallel_plan") is None:
+        raise ValueError(
+            f"tensor_parallel_plan is not set, and the model is a {type(model).__name__}, which has no plan by default: name "
+            "one (Llama 4: torchtune.models.llama4.decoder_only_tp_plan), or run dev/generate_v2 in one process"
+        )
     section = cfg.get("tensor_parallel_plan") or {"_component_": "torchtune.models.llama3.base_llama_tp_plan"}
     plan = config.instantiate(section, model=model, inference=True)
     if isinstance(model, TransformerDecoder):

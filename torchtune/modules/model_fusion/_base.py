@@ -21,6 +21,16 @@ class _FusionModel(nn.Module):
         return self.decoder.max_seq_len
 
     @property
+    def tok_embeddings(self) -> nn.Module:
+        """The decoder's embeddings."""
+        return self.decoder.tok_embeddings
+
+    @property
+    def norm(self) -> nn.Module:
+        """The decoder's last norm."""
+        return self.decoder.norm
+
+    @property
     def decoder_max_cache_seq_len(self) -> int | None:
         """Tokens that the decoder's KV caches have room for; None without caches."""
         return self.decoder.decoder_max_cache_seq_len
