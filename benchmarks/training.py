@@ -48,6 +48,7 @@ def ours(method: str, dtype: Any, masked: float, compiled: bool, options: argpar
     from torchtune.modules.peft import get_adapter_params, set_trainable_params
 
     targets = ["q_proj", "k_proj", "v_proj", "output_proj"]
+    training.keep_freed_memory(options.device)  # as the recipes do
     lora = {"lora_attn_modules": targets, "apply_lora_to_mlp": True, "lora_rank": RANK, "lora_alpha": ALPHA}
     with training.set_default_dtype(dtype), torch.device(options.device):
         model = our_llama(lora if method == "lora" else None)

@@ -455,6 +455,7 @@ def recipe_main(cfg: DictConfig) -> None:
     unknown = config.check_keys(cfg, CONFIG_KEYS)
     training.check_recipe(cfg, unknown, ("model", "tokenizer", "checkpointer", "optimizer", "loss", "epochs"))
     with training.fault_reports(cfg):
+        training.keep_freed_memory(cfg.device)
         training.init_distributed(
             backend=training.get_distributed_backend(cfg.device, cfg.get("fsdp_cpu_offload", False)),
             timeout=timedelta(seconds=cfg.get("distributed_timeout_seconds", 1800)),

@@ -90,13 +90,14 @@ def test_sequences_are_padded_to_equal_parts_and_packs_that_do_not_divide_refuse
 def test_models_that_can_not_be_split_are_named(llama, lora_llama):
     from torchtune.models.gemma2 import gemma2
     from torchtune.models.llama3 import lora_llama3
+    from torchtune.training._tensor_parallel import apply_tensor_parallel
 
     sizes = {"vocab_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 2, "embed_dim": 64, "max_seq_len": 8}
     dora = lora_llama3(["q_proj"], **sizes, intermediate_dim=64, lora_rank=2, lora_alpha=2, use_dora=True)
     with pytest.raises(ValueError, match=r"layers.0.attn.q_proj is a DoRALinear"):
-        training._tensor_parallel.apply_tensor_parallel(dora, None)
+        apply_tensor_parallel(dora, None)
     with pytest.raises(ValueError, match="model is a Linear"):
-        training._tensor_parallel.apply_tensor_parallel(torch.nn.Linear(1, 1), None)
+        apply_tensor_parallel(torch.nn.Linear(1, 1), None)
     sliding = gemma2(**sizes, head_dim=32, intermediate_dim=64)
     with pytest.raises(ValueError, match="layers.0 makes a mask of its own"):
         training._context_parallel.apply_context_parallel(sliding, None)

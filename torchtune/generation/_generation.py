@@ -186,16 +186,18 @@ def generate(
             x, input_pos, mask = frame.inputs(tokens, step)
             next_token = (step and compiled_generate_next_token) or generate_next_token
             if greedy and next_token is generate_next_token:
-                logits = _last_logits(model(x, input_pos=input_pos, mask=mask)).unsqueeze(1)
+                with _products_for(x):
+                    logits = _last_logits(model(x, input_pos=input_pos, mask=mask)).unsqueeze(1)
                 token = logits.argmax(-1)
             else:
                 # Tokens that only a fused model's embeddings have, such as that of an image, are never drawn.
                 vocabulary = getattr(model.tok_embeddings, "embedding", model.tok_embeddings).num_embeddings
                 noise = torch.empty((len(prompt), vocabulary), device=prompt.device)
                 q = noise.exponential_(1, generator=rng)
-                token, logits = next_token(
-                    model, input_pos=input_pos, x=x, q=q, mask=mask, temperature=temperature, top_k=top_k
-                )
+                with _products_for(x):
+                    token, logits = next_token(
+                        model, input_pos=input_pos, x=x, q=q, mask=mask, temperature=temperature, top_k=top_k
+                    )
             token = token.to(prompt.dtype)
             if return_logits:
                 kept_logits.append(logits.masked_fill(stopped[:, None, None], 0.0) if stop_tokens else logits.clone())
@@ -221,6 +223,19 @@ def _last_position_only(model: TransformerDecoder) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def _products_for(x: torch.Tensor) -> Iterator[None]:
+    """For one token on the CPU without oneDNN, whose product of a bf16 matrix and one vector takes twice as long as torch's."""
+    if x.device.type != "cpu" or x.numel() != 1:
+        yield
+        return
+    before = torch.backends.mkldnn.set_flags(False)[0]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(before)
 
 
 class _Frame:

@@ -19,18 +19,24 @@ def _eager(*tensors: Tensor | None) -> bool:
     return all(t is None or type(t) in (Tensor, nn.Parameter) for t in tensors)
 
 
+def _normalized(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """The normalized rows, and what each was multiplied by."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    out = x * inverse if x.dtype == torch.float32 else x.float().mul_(inverse)
+    if weight is not None:
+        out.mul_(weight)
+    return out.to(x.dtype), inverse
+
+
 class _RMSNorm(torch.autograd.Function):
     """Saves the input as it came and one number per row."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        out = x * inverse if x.dtype == torch.float32 else x.float().mul_(inverse)
-        if weight is not None:
-            out.mul_(weight)
+        out, inverse = _normalized(x, weight, eps)
         ctx.save_for_backward(x, weight, inverse)
-        return out.to(x.dtype)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -61,7 +67,7 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-6) -> Tens
         Tensor: ``[..., d]`` in the dtype of ``x`` (Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467).
     """
     if _eager(x, weight) and not x.is_cuda:
-        return _RMSNorm.apply(x, weight, eps)
+        return _RMSNorm.apply(x, weight, eps) if torch.is_grad_enabled() else _normalized(x, weight, eps)[0]
     if x.is_cuda and (weight is None or weight.dtype == x.dtype):
         return F.rms_norm(x, (x.shape[-1],), weight, eps)
     wide_weight = None if weight is None else weight.float()
@@ -99,7 +105,9 @@ def rotate_pairs(x: Tensor, angles: Tensor) -> Tensor:
         Tensor: ``[b, s, n, d]`` in the dtype of ``x``.
     """
     if _eager(x, angles) and angles.dtype == torch.float32:
-        return _RotatePairs.apply(x, angles)
+        if torch.is_grad_enabled():
+            return _RotatePairs.apply(x, angles)
+        return _complex_product(x, torch.view_as_complex(angles))
     cos, sin = angles.unbind(-1)
     even, odd = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1)
     return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2).to(x.dtype)
@@ -141,7 +149,7 @@ def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         Tensor: ``[b, s, n, d]`` in the dtype of ``x``.
     """
     if _eager(x, cos, sin):
-        return _RotateHalves.apply(x, cos, sin)
+        return _RotateHalves.apply(x, cos, sin) if torch.is_grad_enabled() else _rotate_halves(x, cos, sin, 1)
     first, second = x.float().chunk(2, dim=-1)
     return (x.float() * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
 
@@ -176,5 +184,5 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
         Tensor: ``[..., h]``.
     """
     if _eager(gate, up) and gate.dtype == up.dtype:
-        return _SwiGLU.apply(gate, up)
+        return _SwiGLU.apply(gate, up) if torch.is_grad_enabled() else F.silu(gate).mul_(up)
     return F.silu(gate) * up

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
+
+from torchtune.training._distributed import is_dtensor
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_dtensor(tensor) else tensor
 
 
 @torch.no_grad()
@@ -70,13 +71,13 @@ def clip_grad_norm(parameters: torch.Tensor | Iterable[torch.Tensor], max_norm: 
     by_mesh: dict[Any, list[torch.Tensor]] = defaultdict(list)
     for parameter in parameters:
         if parameter.grad is not None:
-            by_mesh[parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None].append(parameter.grad)
+            by_mesh[parameter.grad.device_mesh if is_dtensor(parameter.grad) else None].append(parameter.grad)
     if not by_mesh:
         return torch.tensor(0.0)
     norms = []
     for grads in by_mesh.values():
         norm = torch.nn.utils.get_total_norm(grads)
-        norms.append((norm.full_tensor() if isinstance(norm, DTensor) else norm).float())
+        norms.append((norm.full_tensor() if is_dtensor(norm) else norm).float())
     total = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
     if max_norm is not None and max_norm != float("inf"):
         scale_grads_(parameters, (max_norm / (total + 1e-6)).clamp(max=1.0))

@@ -18,7 +18,6 @@ from torchtune.training._context_parallel import apply_context_parallel, own_par
 from torchtune.training._distributed import get_world_size_and_rank
 from torchtune.training._parallel import ParallelDims, get_train_context
 from torchtune.training._sharding import get_shard_conditions, shard_model
-from torchtune.training._tensor_parallel import apply_tensor_parallel
 from torchtune.training.quantization import _validate_float8_tp_plan, convert_to_float8_training
 
 
@@ -79,6 +78,8 @@ class Parallelism:
 
                 plan = config.instantiate(cfg.tensor_parallel_plan, model=model)
                 _validate_float8_tp_plan(plan, cfg.get("fp8_recipe_name"))
+            from torchtune.training._tensor_parallel import apply_tensor_parallel
+
             apply_tensor_parallel(model, self.mesh["tp"], plan, loss_fn)
             self._loss_parallel = getattr(loss_fn, "tp_requires_loss_parallel_ctx_manager", False)
         if self.mesh is not None and self.dims.cp_enabled:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.optim import Optimizer
 
 from torchtune.modules.layer_dropout import ModuleLayerDropoutWrapper
 from torchtune.modules.low_precision._nf4 import dequantize, is_nf4, to_nf4
+from torchtune.training._distributed import is_dtensor
 from torchtune.training.memory import OptimizerInBackwardWrapper
+
+if TYPE_CHECKING:  # a run that isn't sharded doesn't wait for these
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
 
 
 def get_shard_conditions(
@@ -58,6 +61,8 @@ def shard_model(
     Raises:
         ValueError: if no module met a condition.
     """
+    from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
+
     options: dict[str, Any] = {"mesh": dp_mesh} if dp_mesh is not None else {}
     if cpu_offload:
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
@@ -101,6 +106,8 @@ def validate_no_params_on_meta_device(model: nn.Module) -> None:
 
 def _shard_nf4(full: torch.Tensor, target: DTensor) -> DTensor:
     """Quantize a full weight and keep this rank's rows."""
+    from torch.distributed.tensor import DTensor, Shard
+
     local: Any = target._local_tensor
     mesh, placements = target.device_mesh, target.placements
     if placements != (Shard(0),):
@@ -112,15 +119,22 @@ def _shard_nf4(full: torch.Tensor, target: DTensor) -> DTensor:
     return DTensor.from_local(mine, mesh, placements, run_check=False, shape=target.shape, stride=target.stride())
 
 
+def _cut(full: torch.Tensor, target: DTensor) -> DTensor:
+    """This rank's shard of a tensor that every rank has."""
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(full, target.device_mesh, target.placements, src_data_rank=None)
+
+
 def _like(full: torch.Tensor, target: torch.Tensor, device: torch.device, cpu_offload: bool) -> torch.Tensor:
     """A full tensor in the form of ``target``: its dtype, its device, this rank's shard, quantized where it is."""
     full = full.to(device=device)
-    if isinstance(target, DTensor):
+    if is_dtensor(target):
         if is_nf4(target._local_tensor):
             placed: torch.Tensor = _shard_nf4(full.to(target.dtype), target)
         else:
             # Every rank has the whole tensor, mapped from the file: each cuts its own shard and nothing is sent.
-            placed = distribute_tensor(full.to(target.dtype), target.device_mesh, target.placements, src_data_rank=None)
+            placed = _cut(full.to(target.dtype), target)
     elif is_nf4(target):
         nf4: Any = target
         placed = full if is_nf4(full) else to_nf4(full, nf4.block_size, nf4.scaler_block_size)
@@ -216,13 +230,13 @@ def _compute_buffers(model: nn.Module, device: torch.device) -> None:
 
 def _full(tensor: torch.Tensor, device: torch.device | None) -> torch.Tensor:
     """The whole of a sharded tensor; a collective operation where it is one."""
-    if isinstance(tensor, DTensor):
+    if is_dtensor(tensor):
         sharded: Any = tensor if device is None or tensor.device.type == device.type else tensor.to(device)
         local = sharded._local_tensor
         if is_nf4(local):
             mesh, placements, shape, stride = sharded.device_mesh, sharded.placements, tensor.shape, tensor.stride()
             rows = dequantize(local)
-            sharded = DTensor.from_local(rows, mesh, placements, run_check=False, shape=shape, stride=stride)
+            sharded = type(tensor).from_local(rows, mesh, placements, run_check=False, shape=shape, stride=stride)
         return sharded.full_tensor()
     return dequantize(tensor)
 
@@ -321,7 +335,6 @@ def load_from_full_optimizer_state_dict(
 
 def _place_like(value: Any, parameter: torch.Tensor, device: torch.device) -> Any:
     """A tensor with the parameter's shape is cut as the parameter is; anything else (a step count) stays."""
-    if not isinstance(value, torch.Tensor) or not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+    if not isinstance(value, torch.Tensor) or not is_dtensor(parameter) or value.shape != parameter.shape:
         return value
-    placed = distribute_tensor(value.to(device), parameter.device_mesh, parameter.placements, src_data_rank=None)
-    return placed.to(parameter.device)
+    return _cut(value.to(device), parameter).to(parameter.device)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
+import sys
 from typing import Any, Callable, Union  # noqa: UP035 (the recorded alias below is of typing.Callable)
 
 import torch
@@ -12,7 +14,6 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     _CHECKPOINT_PREFIX,
     apply_activation_checkpointing,
 )
-from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -31,6 +32,8 @@ def set_activation_checkpointing(model: nn.Module, auto_wrap_policy: ACWrapPolic
         auto_wrap_policy: the modules' classes, or a function ``(module, recurse, unwrapped_numel) -> bool``.
         **kwargs: for torch's ``apply_activation_checkpointing``.
     """
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
     policy = ModuleWrapPolicy(auto_wrap_policy) if isinstance(auto_wrap_policy, set) else auto_wrap_policy
     apply_activation_checkpointing(model, auto_wrap_policy=policy, **kwargs)
 
@@ -41,6 +44,27 @@ def cleanup_before_training() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+
+
+def keep_freed_memory(device: torch.device | str) -> bool:
+    """On the CPU: let this process keep memory that tensors free, for the tensors of the next step.
+
+    glibc gives large blocks back to the system at once, and each step then waits for them to be mapped and zeroed again.
+    The peak stays as it is; what is freed after it stays with the process.
+
+    Args:
+        device: where the run's tensors are; for others than ``cpu`` nothing is done.
+
+    Returns:
+        Whether this C library could be told so (glibc can).
+    """
+    if torch.device(device).type != "cpu" or not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+    return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
 
 
 class OptimizerInBackwardWrapper:
