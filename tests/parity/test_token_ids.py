@@ -19,7 +19,7 @@ import pytest
 from torchtune.data import Message, ToolCall
 from torchtune.models.llama3 import Llama3Tokenizer
 from torchtune.models.llama4 import Llama4Tokenizer
-from torchtune.models.mistral import MistralTokenizer
+from torchtune.models.mistral import MistralTokenizer, tekken_tokenizer
 from torchtune.models.qwen2_5 import Qwen2_5Tokenizer
 from torchtune.models.qwen3 import Qwen3Tokenizer
 from torchtune.modules.transforms.tokenizers import HuggingFaceModelTokenizer
@@ -142,3 +142,31 @@ def test_ids_are_those_of_the_vendor(golden: str, vocab_dir: Path, request: pyte
         assert tokenizer._encode_segments(segments).tokens == row["token_ids"], row["id"]
         agree += 1
     assert agree >= EXPECTED[golden]
+
+
+def test_tekken_gives_the_ids_of_mistrals_own_tokenizer(vocab_dir: Path, tmp_path: Path) -> None:
+    """The vocabulary of Ministral and Nemo comes with mistral-common; ours is the ``tokenizer.json`` made of it."""
+    mistral_common = pytest.importorskip("mistral_common")
+    convert = pytest.importorskip("transformers.integrations.mistral").convert_tekken_tokenizer
+    from mistral_common.protocol.instruct.request import ChatCompletionRequest
+    from mistral_common.tokens.tokenizers.mistral import MistralTokenizer as Official
+
+    vocabulary = str(Path(mistral_common.__file__).parent / "data" / "tekken_240911.json")
+    convert(vocabulary)._tokenizer.save(str(tmp_path / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": "{{ messages }}"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    ours = tekken_tokenizer(
+        str(tmp_path / "tokenizer.json"), chat_format="mistral_v3_tekken", format_options={"call_ids": "derive"}
+    )
+    call = {"id": "abcdefghi", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Zürich"}'}}
+    rows: list[dict[str, Any]] = [
+        {"role": "user", "content": "Wie ist das Wetter in Zürich? [INST] 你好"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "abcdefghi", "name": "weather", "content": "22 °C"},
+        {"role": "assistant", "content": "It is 22 °C."},
+        {"role": "user", "content": "Thanks!"},
+    ]
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    tools = [{"type": "function", "function": {"name": "weather", "description": "d", "parameters": parameters}}]
+    expected = Official.from_file(vocabulary).encode_chat_completion(ChatCompletionRequest(messages=rows, tools=tools))
+    assert ours.prompt_tokens(messages_of({"messages": rows}), tools=tools) == expected.tokens
