@@ -87,7 +87,7 @@ class FinetuneRecipe(FTRecipeInterface):
         """Refuses settings that contradict each other, or that this recipe does not have."""
         cfg = self.cfg
         training.check_step_settings(cfg)
-        for key in ("eval_tool_calls", "teacher_model", "early_exit_loss", "quantizer"):
+        for key in ("teacher_model", "early_exit_loss", "quantizer"):
             if cfg.get(key) and self.parallel.copies > 1:
                 raise ValueError(
                     f"{key} needs whole layers and sequences on each rank; remove it, or set tensor_parallel_dim (is "
@@ -239,7 +239,11 @@ class FinetuneRecipe(FTRecipeInterface):
         """Scores the model's calls on ``eval_tool_calls.dataset`` and prints a table with a column for each time."""
         if self.tool_evaluator is None:
             return
-        self.tool_scores[label] = result = self.tool_evaluator(self.model)
+        model = self.model
+        if self.parallel.copies > 1:  # answers are generated with whole layers and sequences
+            build = partial(config.instantiate, self.cfg.model)
+            model = training.with_whole_layers(model, build, device=self.device, dtype=self.dtype)
+        self.tool_scores[label] = result = self.tool_evaluator(model)
         if self.rank == 0:
             self.metric_logger.log_dict(result.scores.metrics(), step=self.global_step)
             if label == "before":

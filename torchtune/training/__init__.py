@@ -79,6 +79,7 @@ from torchtune.training._sharding import (
     validate_no_params_on_meta_device,
 )
 from torchtune.training._step import CheckpointSchedule, LossAccumulator, StepLoss, count_loss_tokens, progress_bar
+from torchtune.training._whole_layers import with_whole_layers
 from torchtune.training.activations import apply_selective_activation_checkpointing
 from torchtune.training.checkpointing import *  # noqa: F403
 from torchtune.training.lr_schedulers import get_cosine_schedule_with_warmup, get_lr
@@ -199,5 +200,6 @@ __all__ = [
     "validate_expected_param_dtype",
     "validate_no_params_on_meta_device",
     "with_one_dataset",
+    "with_whole_layers",
 ]
 __all__ += checkpointing.__all__

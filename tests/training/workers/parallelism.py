@@ -99,8 +99,20 @@ def train(family: str, loss_name: str, packed: bool, cfg: dict, alone: bool) -> 
         found += [value, float(norm)]
     if parallel is not None:
         gathered = training.gather_cpu_state_dict(model, True)
+        answers_as_one(
+            training.with_whole_layers(model, BUILDERS[family], device=DEVICE, dtype=torch.float32), family, gathered
+        )
         return found, gathered
     return found, {name: p.detach() for name, p in model.named_parameters()}
+
+
+@torch.no_grad()
+def answers_as_one(model: nn.Module, family: str, weights: dict[str, torch.Tensor]) -> None:
+    """The copy to generate with gives the logits of one whole model."""
+    one = BUILDERS[family]().eval()
+    one.load_state_dict(weights)
+    tokens = torch.arange(7)[None] + RANK  # noqa: F821
+    torch.testing.assert_close(model(tokens), one(tokens), atol=1e-5, rtol=1e-5)
 
 
 for family, loss_name, packed, cfg in CASES:  # noqa: F821
