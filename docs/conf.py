@@ -32,7 +32,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 def setup(app: object) -> None:
-    """Writes the pages of the chat formats, from the formats themselves, before Sphinx looks for pages."""
+    """Writes the pages of the chat formats and of the settings, from the code itself, before Sphinx looks for pages."""
     from format_pages import write_pages
+    from setting_pages import write_page
 
     write_pages(Path(__file__).parent / "formats")
+    write_page(Path(__file__).parent)
