@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,8 @@ WORKS = {
     "lora-bf16": ("lora", "bfloat16", 0.0, False),
     "full-fp32": ("full", "float32", 0.0, False),
     "lora-fp32": ("lora", "float32", 0.0, False),
+    "lora-bf16-compiled": ("lora", "bfloat16", 0.0, True),
+    "qlora-bf16-compiled": ("qlora", "bfloat16", 0.0, True),
 }
 LARGE = {"vocab": 128_256, "dim": 2048, "layers": 16, "heads": 32, "kv_heads": 8, "hidden": 8192}
 RANK, ALPHA = 8, 16
@@ -50,9 +53,10 @@ def ours(method: str, dtype: Any, masked: float, compiled: bool, options: argpar
     targets = ["q_proj", "k_proj", "v_proj", "output_proj"]
     training.keep_freed_memory(options.device)  # as the recipes do
     lora = {"lora_attn_modules": targets, "apply_lora_to_mlp": True, "lora_rank": RANK, "lora_alpha": ALPHA}
+    lora |= {"quantize_base": True} if method == "qlora" else {}
     with training.set_default_dtype(dtype), torch.device(options.device):
-        model = our_llama(lora if method == "lora" else None)
-    if method == "lora":
+        model = our_llama(None if method == "full" else lora)
+    if method != "full":
         set_trainable_params(model, get_adapter_params(model))
     loss_fn = LinearCrossEntropyLoss()
     loss_fn.set_model_output(model)
@@ -85,7 +89,16 @@ def transformers(
 
     with torch.device(options.device):
         model = AutoModelForCausalLM.from_config(hf_config(), dtype=dtype)
-    if method == "lora":
+    if method == "qlora":
+        from transformers import BitsAndBytesConfig
+
+        nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, quantization_config=nf4, device_map=options.device
+            )
+    if method != "full":
         from peft import LoraConfig, get_peft_model
 
         targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -147,7 +160,7 @@ def main() -> None:
     shared += ["--large"] if options.large else []
     key = "clock" if options.device == "cuda" else "cpu"
     tokens = options.batch * options.sequence * options.steps
-    for name in [options.only] if options.only else WORKS:
+    for name in [options.only] if options.only else [work for work in WORKS if "lora-bf16-" not in work]:
         works = {side: [*shared, f"--only={name}", f"--worker={side}"] for side in ("ours", "transformers")}
         found = turns(__file__, works, options.rounds)
         row: dict[str, Any] = {"work": name, "faster": round(ratio(found["ours"], found["transformers"], key), 2)}
