@@ -147,6 +147,6 @@ TOOL_CALLING: tuple[tuple[str, str], ...] = (
     ("phi4_mini/*", "tokenizer.format_options.tool_convention=native"),
     # OpenAI's ids are not of nine letters or digits
     ("mistral*/* ministral/*", "tokenizer.format_options.call_ids=derive"),
-    # experts have no adapters, so that what is saved loads in PEFT
+    # adapters of attention only: those of all experts are many times as large (apply_lora_to_mlp=true trains them)
     ("qwen3_moe/* gpt_oss/*", "model.apply_lora_to_mlp=false batch_size=1 gradient_accumulation_steps=16"),
 )
