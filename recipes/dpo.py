@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -22,7 +20,6 @@ from omegaconf import DictConfig
 
 from torchtune import config, training
 from torchtune.data import padded_collate_dpo
-from torchtune.modules.peft import disable_adapter
 from torchtune.rlhf import ChosenRejectedOutputs, get_batch_log_probs
 from torchtune.rlhf._preferences import mismatched, pair_outputs
 from torchtune.rlhf.loss import PreferenceLoss
@@ -34,8 +31,8 @@ CONFIG_KEYS = {
     "save_every_n_steps", "save_every_n_epochs", "enable_async_checkpointing", "device", "dtype", "compile",
     "enable_activation_checkpointing", "enable_activation_offloading", "activation_offloading_use_streams", "ac_mode",
     "ac_option", "custom_sharded_layers", "fsdp_cpu_offload", "fsdp_reshard_after_forward", "data_parallel_shard_dim",
-    "data_parallel_replicate_dim", "cudnn_deterministic_mode", "metric_logger", "log_every_n_steps",
-    "log_peak_memory_stats", "log_level", "profiler",
+    "data_parallel_replicate_dim", "cudnn_deterministic_mode", "on_nan_loss", "distributed_timeout_seconds",
+    "metric_logger", "log_every_n_steps", "log_peak_memory_stats", "log_level", "profiler",
 }  # fmt: skip
 
 IGNORE = -100
@@ -62,24 +59,12 @@ class DPORecipe(training.PolicyRecipe):
                 "IPOLoss, SimPOLoss, ORPOLoss, KTOLoss"
             )
         self.policy = self.train_model("model", "checkpointer")
-        self.reference = None
         if not self.loss_fn.is_reference_free and self.policy.adapter_config is None:
             self.reference = self.frozen_model("model", "ref_checkpointer")
-        self.pad_id = getattr(self.tokenizer, "pad_id", 0)
-        self.data = training.build_dataloader(
-            config.instantiate(cfg.dataset, self.tokenizer),
-            batch_size=cfg.batch_size,
-            collate_fn=partial(padded_collate_dpo, padding_idx=self.pad_id, ignore_idx=IGNORE),
-            shuffle=cfg.get("shuffle", True),
-            seed=self.seed,
-            num_replicas=self.world_size,
-            rank=self.rank,
-            drop_last=False,
-        )
+        self.load_data(partial(padded_collate_dpo, padding_idx=self.pad_id, ignore_idx=IGNORE), drop_last=False)
         self.plan(
             training.steps_per_epoch(self.data, self.accumulation_steps, cfg.get("max_steps_per_epoch")), cfg.epochs
         )
-        self.profiler = config.instantiate(cfg.profiler) if cfg.get("profiler") else training.DummyProfiler()
         self.resume()
 
     def train(self, **_: Any) -> None:
@@ -92,9 +77,9 @@ class DPORecipe(training.PolicyRecipe):
             for _step in range(self.steps_per_epoch * (epoch + 1) - self.global_step):
                 started = time.perf_counter()
                 self.sums = torch.zeros(len(METRICS), device=self.device)
-                for tokens, labels in islice(batches, self.accumulation_steps):
-                    self.policy.backward(*self.loss(tokens.to(self.device), labels.to(self.device)))
-                step, grad_norm = self.policy.step(self.cfg.get("clip_grad_norm"))
+                for batch in islice(batches, self.accumulation_steps):
+                    self.policy.backward(*self.loss(*batch["samples"]), batch.get("rows", ()))
+                step, grad_norm = self.policy.step(self.global_step + 1)
                 self.global_step += 1
                 bar.update()
                 bar.set_description(f"epoch {epoch + 1}/{self.total_epochs} | loss {step.loss.item():.4f}")
@@ -112,6 +97,7 @@ class DPORecipe(training.PolicyRecipe):
             tokens: first all chosen, then all rejected conversations ``[2 * b, s]``.
             labels: the tokens that count, not shifted ``[2 * b, s]``.
         """
+        tokens, labels = tokens.to(self.device), labels.to(self.device)
         with self.policy.activations:
             said = self.said(self.policy.model, tokens, labels)
         reference = None
@@ -135,12 +121,6 @@ class DPORecipe(training.PolicyRecipe):
         """What a model says of the answers of a batch."""
         return pair_outputs(model, tokens, labels, average=self.loss_fn.uses_average_logps, ignore_index=IGNORE)
 
-    @contextmanager
-    def before_training(self) -> Iterator[Any]:
-        """The model as it was before training, without gradients."""
-        with torch.no_grad(), nullcontext() if self.reference is not None else disable_adapter(self.policy.model):
-            yield self.reference or self.policy.model
-
     def kl(self, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """KL divergence of the policy from the reference, on prompts with answers to others, over all ranks."""
         tokens, labels = tokens.chunk(2)[0], labels.chunk(2)[0]
@@ -148,9 +128,9 @@ class DPORecipe(training.PolicyRecipe):
         # every rank runs its sharded model equally often
         ids, targets = (tokens, labels) if pairs is None else pairs
         with torch.no_grad():
-            logps = get_batch_log_probs(self.policy.model(ids), targets, IGNORE)
+            logps = get_batch_log_probs(self.policy.model(ids), targets, IGNORE)  # type: ignore[arg-type]
         with self.before_training() as reference:
-            differences = logps - get_batch_log_probs(reference(ids), targets, IGNORE)
+            differences = logps - get_batch_log_probs(reference(ids), targets, IGNORE)  # type: ignore[arg-type]
         sums = torch.stack([differences.sum(), torch.tensor(float(len(differences)), device=self.device)])
         sums = training.all_reduce_sum(torch.zeros_like(sums) if pairs is None else sums)
         return sums[0] / sums[1].clamp(min=1)

@@ -13,39 +13,67 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
 
-from torchtune import config, training
+from torchtune import config, training, utils
 from torchtune.generation import generate_tokens
-from torchtune.modules.peft import disable_adapter
 from torchtune.rlhf import masked_sum
-from torchtune.rlhf._rollout import as_batch, gathered, group_advantages, token_logprobs
+from torchtune.rlhf._rollout import alike, as_batch, gathered, group_advantages, token_logprobs
 from torchtune.rlhf.loss import GroupPolicyLoss
 from torchtune.rlhf.tools import Episode, collect
 from torchtune.training import tool_eval
+
+if TYPE_CHECKING:
+    from torchtune.modules import TransformerDecoder
 
 CONFIG_KEYS = {
     "name", "output_dir", "base_model_path", "tokenizer", "model", "checkpointer", "ref_checkpointer",
     "resume_from_checkpoint", "save_adapter_weights_only", "dataset", "seed", "shuffle", "batch_size", "grpo_samples",
     "forward_batch_size", "generation_batch_size", "max_generated_tokens", "temperature", "top_k", "stop_token_ids",
-    "tools", "max_tool_calls", "reward_functions", "scale_rewards", "mask_truncated", "ppo_epochs", "num_steps", "epochs",
+    "tools", "max_tool_calls", "reward_functions", "scale_rewards", "mask_truncated", "dynamic_sampling", "ppo_epochs",
+    "num_steps", "epochs",
     "optimizer", "lr_scheduler", "loss", "clip_grad_norm", "save_every_n_steps", "save_every_n_epochs",
     "enable_async_checkpointing", "device", "dtype", "compile", "enable_activation_checkpointing",
     "enable_activation_offloading", "activation_offloading_use_streams", "ac_mode", "ac_option", "custom_sharded_layers",
     "fsdp_cpu_offload", "fsdp_reshard_after_forward", "data_parallel_shard_dim", "data_parallel_replicate_dim",
-    "cudnn_deterministic_mode", "metric_logger", "log_every_n_steps", "log_peak_memory_stats", "log_level", "profiler",
+    "cudnn_deterministic_mode", "on_nan_loss", "distributed_timeout_seconds", "metric_logger", "log_every_n_steps", "log_peak_memory_stats", "log_level", "profiler",
     "eval_tool_calls.dataset", "eval_tool_calls.every_n_steps", "eval_tool_calls.max_new_tokens",
-    "eval_tool_calls.batch_size", "eval_tool_calls.show_samples",
+    "eval_tool_calls.batch_size", "eval_tool_calls.show_samples", "eval_rewards.dataset", "eval_rewards.every_n_steps",
+    "eval_rewards.temperature", "eval_rewards.batch_size",
 }  # fmt: skip
 
+log = utils.get_logger("INFO")
+
 ENDS = ("answer", "length", "max_tool_calls", "unparsed", "lost")
+
+
+class MicroBatch(NamedTuple):
+    """Conversations that go through the model at once.
+
+    Args:
+        tokens: ids ``[b, s]``.
+        mask: True where the next one was sampled and counts ``[b, s - 1]``.
+        old: log-probabilities when sampled ``[b, s - 1]``; None where the model is still the same.
+        before: log-probabilities before training ``[b, s - 1]``; None where there is no KL divergence.
+        advantages: ``[b]``.
+        weight: how many tokens or answers the loss is the mean of.
+        rows: numbers of the rows in the data.
+    """
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    old: torch.Tensor | None
+    before: torch.Tensor | None
+    advantages: torch.Tensor
+    weight: torch.Tensor
+    rows: list[int]
 
 
 class GRPORecipe(training.PolicyRecipe):
@@ -73,26 +101,19 @@ class GRPORecipe(training.PolicyRecipe):
                 "GRPOLoss, GRPOSimpleLoss or GRPOCompletionLoss of torchtune.dev.grpo.loss"
             )
         self.policy = self.train_model("model", "checkpointer")
-        self.reference = None
         if self.loss_fn.kl_coeff and self.policy.adapter_config is None:
             self.reference = self.frozen_model("model", "ref_checkpointer")
         self.toolbox = config.instantiate(cfg.tools) if cfg.get("tools") else None
         self.rewards = self._setup_rewards()
         self.stop_tokens = list(cfg.get("stop_token_ids") or self.tokenizer.official_stop_tokens)
-        self.pad_id = getattr(self.tokenizer, "pad_id", 0)
-        self.data = training.build_dataloader(
-            config.instantiate(cfg.dataset, self.tokenizer),
-            batch_size=cfg.batch_size,
-            collate_fn=list,
-            shuffle=cfg.get("shuffle", True),
-            seed=self.seed,
-            num_replicas=self.world_size,
-            rank=self.rank,
-        )
+        self.load_data()
+        held_out = cfg.get("eval_rewards")
+        self.held_out: Any = config.instantiate(held_out.dataset, self.tokenizer) if held_out else None
         self.updates = cfg.get("ppo_epochs", 1)
         self.plan(training.steps_per_epoch(self.data, 1, cfg.get("num_steps")), cfg.epochs, self.updates)
-        self.profiler = config.instantiate(cfg.profiler) if cfg.get("profiler") else training.DummyProfiler()
-        self.tool_evaluator, self.tool_scores = self._setup_tool_eval(), {}
+        self.tool_evaluator = self._setup_tool_eval()
+        self.tool_scores: dict[str, tool_eval.ToolEvalResult] = {}
+        self.reward_scores: dict[str, dict[str, float]] = {}
         self.resume()
 
     def _setup_rewards(self) -> dict[str, Any]:
@@ -122,44 +143,86 @@ class GRPORecipe(training.PolicyRecipe):
 
     def train(self, **_: Any) -> None:
         """The loop: sample groups of answers, reward them, step on them ``ppo_epochs`` times."""
-        self.evaluate_tool_calls("before" if self.global_step == 0 else f"step {self.global_step}")
+        self.evaluate("before" if self.global_step == 0 else f"step {self.global_step}")
         bar = training.progress_bar(self.total_steps, initial=self.global_step, desc="train")
         self.profiler.start()
         for epoch in range(self.epochs_run, self.total_epochs):
             training.set_epoch(self.data, epoch)
-            batches = iter(self.data)
-            for _step in range(self.steps_per_epoch * (epoch + 1) - self.global_step):
-                started = time.perf_counter()
-                episodes = self.sample(next(batches))
+            for episodes, rewards, metrics in self.batches(epoch):
                 sampled = time.perf_counter()
-                rewards, metrics = self.reward(episodes)
-                advantages = self.advantages(rewards)
-                metrics |= self.learn(episodes, advantages)
+                metrics |= self.learn(episodes, self.advantages(rewards))
                 self.global_step += 1
                 bar.update()
                 bar.set_description(f"epoch {epoch + 1}/{self.total_epochs} | reward {metrics['reward']:.3f}")
-                self.log_metrics({**metrics, "seconds_sampling": sampled - started}, started)
+                self.log_metrics(metrics, sampled - metrics["seconds_sampling"])
                 self.profiler.step()
-                every = (self.cfg.get("eval_tool_calls") or {}).get("every_n_steps")
-                if every and self.global_step % every == 0:
-                    self.evaluate_tool_calls(f"step {self.global_step}")
+                self.evaluate(f"step {self.global_step}", self.global_step)
                 self.after_step(epoch)
             self.after_epoch(epoch)
         self.profiler.stop()
         bar.close()
-        self.evaluate_tool_calls("after")
+        self.evaluate("after")
+
+    def batches(self, epoch: int) -> Iterator[tuple[list[Episode], torch.Tensor, dict[str, float]]]:
+        """For each step of an epoch: conversations, their rewards ``[b]``, what is logged of them.
+
+        With ``dynamic_sampling`` groups whose rewards are all alike, from which nothing is learned, give way to those of up to
+        so many further batches of prompts (DAPO). The epoch ends with the prompts, then after fewer steps.
+        """
+        size, more = self.cfg.grpo_samples, self.cfg.get("dynamic_sampling") or 0
+        planned = min(self.steps_per_epoch * (epoch + 1) - self.global_step, self.steps_per_epoch)
+        prompts = iter(self.data)
+        for _step in range(planned):
+            started, drawn = time.perf_counter(), []
+            groups: list[tuple[list[Episode], torch.Tensor]] = []
+            for batch in islice(prompts, 1 + more):
+                episodes = self.sample(batch["samples"], batch.get("rows"))
+                rewards, metrics = self.reward(episodes)
+                drawn.append(metrics)
+                starts = range(0, len(episodes), size)
+                groups += [(episodes[i : i + size], rewards[i : i + size]) for i in starts]
+                groups.sort(key=lambda group: alike(group[1]))
+                if not self.anywhere(any(alike(rewards) for _, rewards in groups[: self.cfg.batch_size])):
+                    break
+            if not drawn:
+                return
+            groups = groups[: self.cfg.batch_size]
+            means = {name: sum(metrics[name] for metrics in drawn) / len(drawn) for name in drawn[0]}
+            means |= {"batches_drawn": float(len(drawn))} if more else {}
+            means["seconds_sampling"] = time.perf_counter() - started
+            yield [episode for group, _ in groups for episode in group], torch.cat([r for _, r in groups]), means
 
     @torch.no_grad()
-    def sample(self, rows: list[dict[str, Any]]) -> list[Episode]:
-        """``grpo_samples`` conversations for each prompt, one group after the other."""
+    def sample(
+        self,
+        rows: list[dict[str, Any]],
+        numbers: Sequence[int] | None = None,
+        samples: int | None = None,
+        **options: Any,
+    ) -> list[Episode]:
+        """Conversations for each prompt, one group after the other.
+
+        Args:
+            rows: the prompts.
+            numbers: of their rows in the data.
+            samples: conversations for each. Default: ``grpo_samples``.
+            options: of :func:`~torchtune.generation.generate_tokens`, in place of the config's.
+        """
         cfg, model = self.cfg, self.policy.model
+        numbered: list[tuple[dict[str, Any], int | None]] = [
+            (row, numbers[i] if numbers else None) for i, row in enumerate(rows)
+        ]
+        samples = samples or cfg.grpo_samples
+        settings: dict[str, Any] = {
+            "batch_size": cfg.get("generation_batch_size") or cfg.batch_size * cfg.grpo_samples,
+            "temperature": cfg.get("temperature", 1.0), "top_k": cfg.get("top_k"), **options,
+        }  # fmt: skip
         group = dist.group.WORLD if self.world_size > 1 else None
         sampler = partial(
-            generate_tokens, model, stop_tokens=self.stop_tokens, max_generated_tokens=cfg.max_generated_tokens,
-            batch_size=cfg.get("generation_batch_size") or cfg.batch_size * cfg.grpo_samples,
-            temperature=cfg.get("temperature", 1.0), top_k=cfg.get("top_k"), group=group,
+            generate_tokens, cast("TransformerDecoder", model), stop_tokens=self.stop_tokens, max_generated_tokens=cfg.max_generated_tokens,
+            group=group, **settings,
         )  # fmt: skip
-        episodes = [self.new_episode(row) for row in rows for _ in range(cfg.grpo_samples)]
+        episodes = [self.new_episode(row, n) for row, n in numbered for _ in range(samples)]
         with gathered(model):
             collect(
                 episodes, self.tokenizer, sampler, stop_tokens=self.stop_tokens, toolbox=self.toolbox,
@@ -168,13 +231,13 @@ class GRPORecipe(training.PolicyRecipe):
             )  # fmt: skip
         return episodes
 
-    def new_episode(self, row: dict[str, Any]) -> Episode:
+    def new_episode(self, row: dict[str, Any], number: int | None = None) -> Episode:
         """A conversation that begins with a row's prompt: its ``messages``, or the ``tokens`` of a plain text."""
         if "messages" not in row:
-            return Episode(row.get("row", row), list(row["tokens"]))
+            return Episode(row.get("row", row), list(row["tokens"]), number=number)
         tools = row.get("tools") or (self.toolbox.schemas if self.toolbox is not None else None)
         prompt = self.tokenizer.prompt_tokens(row["messages"], tools=tools)
-        return Episode(row["row"], prompt, list(row["messages"]), tools)
+        return Episode(row["row"], prompt, list(row["messages"]), tools, number=number)
 
     def anywhere(self, here: bool) -> bool:
         """Whether something is true on any rank."""
@@ -182,16 +245,17 @@ class GRPORecipe(training.PolicyRecipe):
             return here
         return bool(training.all_reduce_sum(torch.tensor(float(here), device=self.device)) > 0)
 
-    def reward(self, episodes: list[Episode]) -> tuple[torch.Tensor, dict[str, float]]:
+    def reward(self, episodes: list[Episode], samples: int | None = None) -> tuple[torch.Tensor, dict[str, float]]:
         """The rewards of conversations ``[b]``, and what is logged of them: means over all ranks."""
+        samples = samples or self.cfg.grpo_samples
         parts = {name: [float(reward(episode)) for episode in episodes] for name, reward in self.rewards.items()}
         rewards = torch.tensor(list(parts.values()), device=self.device).sum(0)
-        groups = rewards.view(-1, self.cfg.grpo_samples)
+        groups = rewards.view(len(episodes) // samples, samples)
         records = [[record for record in episode.calls if record.result is not None] for episode in episodes]
         values: dict[str, list[float]] = {
             "reward": rewards.tolist(),
             **({f"reward/{name}": part for name, part in parts.items()} if len(parts) > 1 else {}),
-            "groups_alike": (groups.std(-1) < 1e-6).float().tolist(),
+            "groups_alike": [float(alike(group)) for group in groups],
             "response_tokens": [float(sum(episode.sampled)) for episode in episodes],
         }
         if self.toolbox is not None:
@@ -202,8 +266,8 @@ class GRPORecipe(training.PolicyRecipe):
             }
         for end in ENDS:
             values[f"ended/{end}"] = [float(episode.ended == end) for episode in episodes]
-        means = torch.tensor([sum(value) / len(value) for value in values.values()], device=self.device)
-        return rewards, dict(zip(values, (training.all_reduce_sum(means) / self.world_size).tolist(), strict=True))
+        means = {name: torch.tensor(sum(v) / len(v), device=self.device) for name, v in values.items()}
+        return rewards, self.means(means)
 
     def advantages(self, rewards: torch.Tensor) -> torch.Tensor:
         """By how much each conversation is better than the others of its group ``[b]``."""
@@ -223,62 +287,96 @@ class GRPORecipe(training.PolicyRecipe):
             episodes: the conversations.
             advantages: theirs ``[b]``.
         """
-        size = self.cfg.get("forward_batch_size") or len(episodes)
-        batches = []
-        for start in range(0, len(episodes), size):
-            part = episodes[start : start + size]
-            tokens, mask = as_batch(part, self.pad_id, self.device)
-            if self.cfg.get("mask_truncated"):
-                mask = mask & torch.tensor([[episode.ended != "length"] for episode in part], device=self.device)
-            before = self.logprobs_before(tokens) if self.loss_fn.kl_coeff else None
-            old = None
-            if self.updates > 1:
-                with torch.no_grad():
-                    old = token_logprobs(self.policy.model, tokens, self.cfg.get("temperature", 1.0))
-            batches.append((tokens, mask, old, before, advantages[start : start + size]))
+        batches, left_out = self.micro_batches(episodes, advantages)
         sums = torch.zeros(len(STATS) + 1, device=self.device)
         for _update in range(self.updates):
+            self.policy.count(torch.zeros((), device=self.device), left_out)
             for batch in batches:
-                sums += self.backward(*batch)
-            step, norm = self.policy.step(self.cfg.get("clip_grad_norm"))
+                sums += self.backward(batch)
+            step, norm = self.policy.step(self.global_step + 1)
         sums = training.all_reduce_sum(sums)
         stats = dict(zip(STATS, (sums[:-1] / sums[-1].clamp(min=1)).tolist(), strict=True))
         return {"loss": step.loss.item(), **stats, **({} if norm is None else {"grad_norm": norm})}
 
-    def backward(
-        self,
-        tokens: torch.Tensor,
-        mask: torch.Tensor,
-        old: torch.Tensor | None,
-        before: torch.Tensor | None,
-        advantages: torch.Tensor,
-    ) -> torch.Tensor:
-        """Adds the gradients of a micro-batch; gives its statistics, times its weight, and the weight."""
-        with self.policy.activations:
-            logprobs = token_logprobs(self.policy.model, tokens, self.cfg.get("temperature", 1.0))
-        old = logprobs.detach() if old is None else old
-        loss, policy, kl, ratio, clipped = self.loss_fn(old, logprobs, before, advantages, mask)
-        weight = self.loss_fn.weight(mask)
-        self.policy.backward(loss, weight)
-        drift = masked_sum(0.5 * (logprobs.detach() - old) ** 2, mask) / mask.sum().clamp(min=1)
-        return torch.stack([policy, kl, ratio, clipped, drift, torch.ones_like(policy)]) * weight
+    def micro_batches(
+        self, episodes: list[Episode], advantages: torch.Tensor
+    ) -> tuple[list[MicroBatch], torch.Tensor | int]:
+        """Conversations as batches, equally many on each rank, and the weight of those that are left out.
+
+        Without a KL divergence, conversations with an advantage of 0 have no gradient: they count, but are not run.
+        """
+        learned, rest = list(zip(episodes, advantages, strict=True)), []
+        if not self.loss_fn.kl_coeff:
+            learned, rest = ([pair for pair in learned if bool(pair[1]) == real] for real in (True, False))
+        size = self.cfg.get("forward_batch_size") or len(episodes)
+        batches: list[MicroBatch] = []
+        while not batches or self.anywhere(len(learned) > len(batches) * size):
+            part = learned[len(batches) * size :][:size]
+            batches.append(self.prepare(part or [(episodes[0], advantages[0])], real=bool(part)))
+        return batches, self.loss_fn.weight(self.as_batch([e for e, _ in rest])[1]) if rest else 0
+
+    def as_batch(self, episodes: list[Episode]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids ``[b, s]``, and whether the next one was sampled and counts ``[b, s - 1]``."""
+        tokens, mask = as_batch(episodes, self.pad_id, self.device)
+        if self.cfg.get("mask_truncated"):
+            mask = mask & torch.tensor([[episode.ended != "length"] for episode in episodes], device=self.device)
+        return tokens, mask
 
     @torch.no_grad()
-    def logprobs_before(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities under the model as it was before training."""
-        with self.before_training() as model:
-            return token_logprobs(model, tokens, self.cfg.get("temperature", 1.0))
+    def prepare(self, part: list[tuple[Episode, torch.Tensor]], real: bool) -> MicroBatch:
+        """A batch of conversations with what is known of them before the step; one that is not real has no weight."""
+        episodes = [episode for episode, _ in part]
+        tokens, mask = self.as_batch(episodes)
+        temperature, old, before = self.cfg.get("temperature", 1.0), None, None
+        if self.loss_fn.kl_coeff:
+            with self.before_training() as model:
+                before = token_logprobs(model, tokens, temperature)
+        if self.updates > 1:
+            old = token_logprobs(self.policy.model, tokens, temperature)
+        numbers = sorted({e.number for e in episodes if e.number is not None}) if real else []
+        weight = self.loss_fn.weight(mask) * real
+        return MicroBatch(tokens, mask, old, before, torch.stack([value for _, value in part]), weight, numbers)
 
-    @contextmanager
-    def before_training(self) -> Iterator[Any]:
-        """The model as it was before training."""
-        with nullcontext() if self.reference is not None else disable_adapter(self.policy.model):
-            yield self.reference or self.policy.model
+    def backward(self, batch: MicroBatch) -> torch.Tensor:
+        """Adds the gradients of a micro-batch; gives its statistics, times its weight, and the weight."""
+        with self.policy.activations:
+            logprobs = token_logprobs(self.policy.model, batch.tokens, self.cfg.get("temperature", 1.0))
+        old = logprobs.detach() if batch.old is None else batch.old
+        loss, policy, kl, ratio, clipped = self.loss_fn(old, logprobs, batch.before, batch.advantages, batch.mask)
+        self.policy.backward(loss, batch.weight, batch.rows)
+        drift = masked_sum(0.5 * (logprobs.detach() - old) ** 2, batch.mask) / batch.mask.sum().clamp(min=1)
+        return torch.stack([policy, kl, ratio, clipped, drift, torch.ones_like(policy)]) * batch.weight
+
+    def evaluate(self, label: str, step: int | None = None) -> None:
+        """Scores the model on what was held out: calls, and rewards of whole conversations.
+
+        Args:
+            label: the time, for tables.
+            step: only what is due at this step. Default: all.
+        """
+        for key, score in (("eval_tool_calls", self.evaluate_tool_calls), ("eval_rewards", self.evaluate_rewards)):
+            every = (self.cfg.get(key) or {}).get("every_n_steps")
+            if self.cfg.get(key) and (step is None or (every and step % every == 0)):
+                score(label)
+
+    def evaluate_rewards(self, label: str) -> None:
+        """The mean reward of a conversation for each prompt of ``eval_rewards.dataset``; by default the likeliest one."""
+        section = self.cfg.eval_rewards
+        size = section.get("batch_size") or self.cfg.batch_size * self.cfg.grpo_samples
+        mine = range(self.rank, len(self.held_out) // self.world_size * self.world_size, self.world_size)
+        episodes = []
+        for start in range(0, len(mine), size):
+            rows = [self.held_out[i] for i in mine[start : start + size]]
+            episodes += self.sample(rows, samples=1, temperature=section.get("temperature", 0.0))
+        metrics = {f"eval/{name}": value for name, value in self.reward(episodes, samples=1)[1].items()}
+        del metrics["eval/groups_alike"]
+        self.reward_scores[label] = metrics
+        if self.metric_logger is not None:
+            self.metric_logger.log_dict(metrics, step=self.global_step)
+            log.info("Held-out reward, %s: %.3f", label, metrics["eval/reward"])
 
     def evaluate_tool_calls(self, label: str) -> None:
         """Scores the model's calls on ``eval_tool_calls.dataset``."""
-        if self.tool_evaluator is None:
-            return
         self.tool_scores[label] = result = self.tool_evaluator(self.policy.model)
         if self.metric_logger is not None:
             self.metric_logger.log_dict(result.scores.metrics(), step=self.global_step)

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -22,8 +21,10 @@ from omegaconf import DictConfig
 
 from torchtune import config, rlhf, training, utils
 from torchtune.generation import generate_tokens
-from torchtune.modules.peft import disable_adapter
 from torchtune.rlhf._rollout import gathered, token_logprobs
+
+if TYPE_CHECKING:
+    from torchtune.modules import TransformerDecoder
 
 CONFIG_KEYS = {
     "output_dir", "tokenizer", "policy_model", "reward_and_value_model", "checkpointer", "ref_policy_checkpointer",
@@ -33,7 +34,7 @@ CONFIG_KEYS = {
     "min_response_length", "penalise_no_eos", "reward_penalty", "whiten_rewards", "gamma", "lmbda", "kl_coeff", "optimizer",
     "optimizer_in_bwd", "lr_scheduler", "loss", "clip_grad_norm", "save_every_n_steps", "save_every_n_epochs", "device",
     "dtype", "compile", "enable_activation_checkpointing", "enable_activation_offloading", "ac_mode", "ac_option",
-    "cudnn_deterministic_mode", "metric_logger", "log_every_n_steps", "log_peak_memory_stats", "log_level", "profiler",
+    "cudnn_deterministic_mode", "on_nan_loss", "distributed_timeout_seconds", "metric_logger", "log_every_n_steps", "log_peak_memory_stats", "log_level", "profiler",
 }  # fmt: skip
 
 log = utils.get_logger("INFO")
@@ -81,9 +82,11 @@ class PPORecipe(training.PolicyRecipe):
         ):
             if (cfg.get(whole) or cfg.batch_size) % number:
                 raise ValueError(f"{whole} ({cfg.get(whole)}) must be a multiple of {part} ({number})")
-        if cfg.num_steps < cfg.batch_size:
+        prompts = cfg.batch_size * self.world_size
+        if cfg.num_steps < prompts:
             raise ValueError(
                 f"num_steps counts prompts; {cfg.num_steps} don't fill one batch of batch_size {cfg.batch_size}"
+                + (f" on {self.world_size} ranks" if self.world_size > 1 else "")
             )
         if not cfg.get("enable_kv_cache", True):
             log.info("enable_kv_cache: false has no effect: there is a cache only while answers are sampled")
@@ -92,20 +95,14 @@ class PPORecipe(training.PolicyRecipe):
         self.policy = self.train_model("policy_model", "checkpointer")
         self.value = self.train_model("reward_and_value_model", "value_checkpointer")
         self.reward_model = self.frozen_model("reward_and_value_model", "reward_checkpointer")
-        self.reference = None
         if self.policy.adapter_config is None:
             self.reference = self.frozen_model("policy_model", "ref_policy_checkpointer")
         self.stop_tokens = list(cfg.get("stop_token_ids") or self.tokenizer.stop_tokens)
-        self.pad_id = getattr(self.tokenizer, "pad_id", 0)
-        self.data = training.build_dataloader(
-            config.instantiate(cfg.dataset, self.tokenizer), batch_size=cfg.batch_size, collate_fn=list,
-            shuffle=cfg.get("shuffle", True), seed=self.seed, num_replicas=self.world_size, rank=self.rank,
-        )  # fmt: skip
-        total = cfg.num_steps // cfg.batch_size
+        self.load_data()
+        total = cfg.num_steps // prompts
         steps = min(total, training.steps_per_epoch(self.data))
         updates = cfg.get("ppo_epochs", 1) * (cfg.batch_size // self.ppo_batch_size)
         self.plan(steps, -(-total // steps), updates, total_steps=total)
-        self.profiler = config.instantiate(cfg.profiler) if cfg.get("profiler") else training.DummyProfiler()
         self.resume()
 
     def train(self, **_: Any) -> None:
@@ -117,8 +114,9 @@ class PPORecipe(training.PolicyRecipe):
             batches = iter(self.data)
             for _step in range(min(self.steps_per_epoch * (epoch + 1), self.total_steps) - self.global_step):
                 started = time.perf_counter()
-                rollout, metrics = self.roll_out([list(row["tokens"]) for row in next(batches)])
-                metrics |= self.learn(rollout)
+                batch = next(batches)
+                rollout, metrics = self.roll_out([list(row["tokens"]) for row in batch["samples"]])
+                metrics |= self.learn(rollout, batch.get("rows"))
                 self.global_step += 1
                 bar.update()
                 bar.set_description(f"score {metrics['scores']:.3f}")
@@ -135,7 +133,7 @@ class PPORecipe(training.PolicyRecipe):
         cfg = self.cfg
         with gathered(self.policy.model):
             answers = generate_tokens(
-                self.policy.model, prompts, stop_tokens=self.stop_tokens, max_generated_tokens=cfg.max_generated_tokens,
+                cast("TransformerDecoder", self.policy.model), prompts, stop_tokens=self.stop_tokens, max_generated_tokens=cfg.max_generated_tokens,
                 batch_size=cfg.get("forward_batch_size") or len(prompts), temperature=cfg.get("temperature", 1.0),
                 top_k=cfg.get("top_k"), group=dist.group.WORLD if self.world_size > 1 else None,
             )  # fmt: skip
@@ -153,16 +151,17 @@ class PPORecipe(training.PolicyRecipe):
         scores = scores.masked_fill(penalised, float(cfg.get("reward_penalty", -3)))
         rewards, kl, kl_rewards = rlhf.get_rewards_ppo(scores, logprobs, before, cfg.kl_coeff, lengths - 1)
         if cfg.get("whiten_rewards"):
-            rewards = rlhf.whiten(rewards, mask=mask, shift_mean=False)
+            rewards = rlhf.whiten(rewards, mask=mask, shift_mean=False, total=training.all_reduce_sum)
         advantages, returns = rlhf.estimate_advantages(
-            values.masked_fill(~mask, 0), rewards.masked_fill(~mask, 0), cfg.gamma, cfg.lmbda, masks=mask
-        )
+            values.masked_fill(~mask, 0), rewards.masked_fill(~mask, 0), cfg.gamma, cfg.lmbda, masks=mask,
+            total=training.all_reduce_sum,
+        )  # fmt: skip
         means = {
             "scores": scores.mean(), "penalised": penalised.float().mean(), "kl": (kl * mask).sum(-1).mean(),
             "kl_rewards": (kl_rewards * mask).sum(-1).mean(), "rlhf_reward": (rewards * mask).sum(-1).mean(),
             "response_lengths": lengths.float().mean(), "ended": ended.float().mean(),
         }  # fmt: skip
-        return Rollout(tokens, places, mask, logprobs, values, advantages, returns), self._means(means)
+        return Rollout(tokens, places, mask, logprobs, values, advantages, returns), self.means(means)
 
     def _judge(self, tokens: torch.Tensor, places: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Log-probabilities under policy and reference, and values ``[b, r]``, and the scores ``[b]``."""
@@ -197,27 +196,27 @@ class PPORecipe(training.PolicyRecipe):
         """The value model's estimate of what came before each token of the answers ``[b, r]``."""
         return self.value.model(tokens).squeeze(-1).gather(1, places - 1)
 
-    @contextmanager
-    def before_training(self) -> Iterator[Any]:
-        """The policy as it was before training."""
-        with nullcontext() if self.reference is not None else disable_adapter(self.policy.model):
-            yield self.reference or self.policy.model
+    def learn(self, rollout: Rollout, numbers: Sequence[int] | None = None) -> dict[str, float]:
+        """Steps on sampled answers, in another order each time, and says how that went.
 
-    def learn(self, rollout: Rollout) -> dict[str, float]:
-        """Steps on sampled answers, in another order each time, and says how that went."""
+        Args:
+            rollout: the answers, ``b`` of them.
+            numbers: of their rows in the data.
+        """
         sums = torch.zeros(len(STATS) + 1, device=self.device)
         for _epoch in range(self.cfg.get("ppo_epochs", 1)):
             order = torch.randperm(len(rollout.tokens)).to(self.device)
             for batch in order.split(self.ppo_batch_size):
                 for rows in batch.chunk(self.accumulation_steps):
-                    sums += self.backward(Rollout(*(part[rows] for part in rollout)))
-                step, norm = self.policy.step(self.cfg.get("clip_grad_norm"))
-                self.value.step(self.cfg.get("clip_grad_norm"))
+                    named = [numbers[i] for i in rows.tolist()] if numbers else ()
+                    sums += self.backward(Rollout(*(part[rows] for part in rollout)), named)
+                step, norm = self.policy.step(self.global_step + 1)
+                self.value.step(self.global_step + 1)
         sums = training.all_reduce_sum(sums)
         stats = dict(zip(STATS, (sums[:-1] / sums[-1].clamp(min=1)).tolist(), strict=True))
         return {"loss": step.loss.item(), **stats, **({} if norm is None else {"grad_norm": norm})}
 
-    def backward(self, rows: Rollout) -> torch.Tensor:
+    def backward(self, rows: Rollout, numbers: Sequence[int] = ()) -> torch.Tensor:
         """Adds the gradients of a micro-batch to both models; gives its statistics, times its weight, and the weight."""
         with self.policy.activations:
             logprobs = self.logprobs(self.policy.model, rows.tokens, rows.places, rows.mask)
@@ -226,15 +225,10 @@ class PPORecipe(training.PolicyRecipe):
             rows.logprobs, logprobs, rows.advantages, rows.values, values, rows.returns, rows.mask, rows.mask
         )
         weight = rows.mask.sum()
-        self.value.losses.add(loss.detach(), weight)  # its gradients come with the policy's: the loss is of both
-        self.policy.backward(loss, weight)
+        self.value.count(loss.detach(), weight, numbers)  # its gradients come with the policy's: the loss is of both
+        self.policy.backward(loss, weight, numbers)
         drift = 0.5 * rlhf.masked_mean((logprobs.detach() - rows.logprobs) ** 2, rows.mask)
         return torch.stack([policy_loss, value_loss, ratios, clipped, drift, torch.ones_like(drift)]) * weight
-
-    def _means(self, values: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Means over all ranks."""
-        means = training.all_reduce_sum(torch.stack(list(values.values()))) / self.world_size
-        return dict(zip(values, means.tolist(), strict=True))
 
 
 STATS = ("policy_loss", "value_loss", "ratios", "clipfrac", "approx_policy_kl")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conversations import SHIPPED, TOOLS, conversations, plain_conversations
+from conversations import SCENARIOS, SHIPPED, TOOLS, conversations, plain_conversations
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -32,6 +32,7 @@ from torchtune.modules.loss import LinearCrossEntropyLoss
 
 HERE = Path(__file__).parent
 TRAIN_ROWS, TEST_ROWS = 3200, 200
+REFUNDS = {"train": 320, "test": 80}
 VOCAB_SIZE = 1024
 CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]
 SIZES: dict[str, Any] = {
@@ -72,6 +73,11 @@ def make_data(folder: Path) -> None:
         if len(seen) == TEST_ROWS:
             break
     write_rows(folder / "test.jsonl", seen.values())
+    for split, count in REFUNDS.items():
+        only_refunds = [scenario.__name__ == "_refund" for scenario, _ in SCENARIOS]
+        write_rows(
+            folder / f"refunds_{split}.jsonl", islice(conversations(5, split, only_refunds, most_tools=2), count)
+        )
     (folder / "tools.json").write_text(json.dumps([TOOLS["get_weather"], TOOLS["set_timer"]], indent=1) + "\n")
 
 

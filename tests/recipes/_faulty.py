@@ -9,6 +9,8 @@ import torch
 
 from torchtune.datasets import tool_calling_dataset
 from torchtune.modules.loss import LinearCrossEntropyLoss
+from torchtune.rlhf.loss import DPOLoss
+from torchtune.rlhf.tools import Episode, FormatReward
 
 
 class NanOnce(LinearCrossEntropyLoss):
@@ -22,6 +24,24 @@ class NanOnce(LinearCrossEntropyLoss):
         loss = super().forward(*args, **kwargs)
         self.calls += 1
         return loss * float("nan") if self.calls == self.at + 1 else loss
+
+
+class NanPairsOnce(DPOLoss):
+    """A loss on pairs that is NaN at its second call."""
+
+    calls = 0
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        losses, chosen, rejected = super().forward(*args, **kwargs)
+        self.calls += 1
+        return losses * float("nan") if self.calls == 2 else losses, chosen, rejected
+
+
+class NanReward(FormatReward):
+    """A reward that is NaN for answers to one question."""
+
+    def score(self, episode: Episode) -> float:
+        return float("nan") if episode.messages and "What is 3 +" in episode.messages[0].text_content else 1.0
 
 
 class _DiesOnRankOne:

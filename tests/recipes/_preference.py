@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,27 @@ def grpo_settings(folder: Path, output: Path, *, lora: bool = False, tools: bool
     return settings(folder, output, lora=lora, **{**own, **more})
 
 
+def ppo_settings(folder: Path, output: Path, *, lora: bool = False, **more: Any) -> DictConfig:
+    """Settings of PPO."""
+    reward = checkpointer(folder / "reward", "${output_dir}/value", "REWARD")
+    own: dict[str, Any] = {
+        "reward_and_value_model": {
+            "_component_": "torchtune.models.llama2.llama2_classifier", "num_classes": 1, **SIZES,
+        },
+        "value_checkpointer": reward, "reward_checkpointer": reward,
+        **({} if lora else {"ref_policy_checkpointer": checkpointer(folder / "policy")}),
+        "dataset": {
+            "_component_": "torchtune.datasets.text_completion_dataset", "source": "json", "column": "prompt",
+            "data_files": str(folder / "texts.jsonl"), "split": "train", "add_eos": False,
+        },
+        "batch_size": 4, "num_steps": 12, "ppo_epochs": 1, "ppo_batch_size": 2, "gradient_accumulation_steps": 1,
+        "forward_batch_size": 3, "max_generated_tokens": 6, "temperature": 0.7, "stop_token_ids": [0, 5, 9],
+        "min_response_length": 2, "penalise_no_eos": True, "reward_penalty": -3, "whiten_rewards": False, "gamma": 1,
+        "lmbda": 0.95, "kl_coeff": 0.01, "loss": {"_component_": "torchtune.rlhf.loss.PPOLoss", "epsilon": 0.2},
+    }  # fmt: skip
+    return settings(folder, output, lora=lora, model_key="policy_model", **{**own, **more})
+
+
 def prompt_row(i: int) -> dict[str, Any]:
     arguments = json.dumps({"a": i, "b": 1})
     call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": arguments}}
@@ -158,6 +180,26 @@ def even_ids(episode: Episode) -> float:
 class EvenRecipe(GRPORecipe):
     def _setup_rewards(self) -> dict[str, Any]:
         return {"even_ids": even_ids}
+
+
+class ScriptedRecipe(EvenRecipe):
+    """Answers are drawn from their prompt and their number alone, on however many ranks."""
+
+    def sample(self, rows: list[Any], numbers: Any = None, samples: int | None = None, **_: Any) -> list[Episode]:
+        episodes = []
+        for row in rows:
+            for number in range(self.cfg.grpo_samples):
+                episode = self.new_episode(row)
+                draw = random.Random(f"{episode.prompt} {number}")
+                ids = [draw.randrange(20, 900) for _ in range(draw.randint(2, 7))]
+                episode.add([2 * (i // 2) for i in ids] if self.all_alike(episode) else ids, sampled=True)
+                episode.ended = "answer"
+                episodes.append(episode)
+        return episodes
+
+    def all_alike(self, episode: Episode) -> bool:
+        """Of some prompts all answers are rewarded alike."""
+        return bool(self.cfg.get("seed") == 6 and sum(episode.prompt) % 3)
 
 
 def run_on_two_ranks(jobs: list[tuple[type, Path]], folder: Path) -> None:

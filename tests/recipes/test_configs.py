@@ -27,6 +27,7 @@ NAMES = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in 
 GIVEN: dict[str, tuple[int, tuple[str, ...]]] = {
     "dataset": (1, ()),
     "dataset_val": (1, ()),
+    "eval_rewards.dataset": (1, ()),
     "optimizer": (1, ()),
     "lr_scheduler": (1, ("num_training_steps",)),
     "tensor_parallel_plan": (0, ("model",)),

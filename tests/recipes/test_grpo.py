@@ -71,7 +71,7 @@ def test_what_was_better_than_its_group_gets_likelier(
     cfg = grpo_settings(folder, tmp_path, loss=loss, scale_rewards=scale, ref_checkpointer=None, ppo_epochs=1)
     recipe = EvenRecipe(cfg)
     recipe.setup()
-    episodes = recipe.sample([recipe.data.dataset[i] for i in range(2)])
+    episodes = recipe.sample([recipe.dataset[i] for i in range(2)])
     advantages = recipe.advantages(recipe.reward(episodes)[0])
     tokens, mask = as_batch(episodes, 0)
 
@@ -112,7 +112,7 @@ def test_tools_run_and_what_was_sampled_is_trained(folder: Path, tmp_path: Path)
     def scripted(model: Any, contexts: list[list[int]], **_: Any) -> list[list[int]]:
         return [turns[0] if len(c) < longest else turns[1] for c in contexts]
 
-    rows = [recipe.data.dataset[0]]
+    rows = [recipe.dataset[0]]
     longest = len(recipe.new_episode(rows[0]).prompt) + 5
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recipes.grpo.generate_tokens", scripted)
@@ -125,6 +125,59 @@ def test_tools_run_and_what_was_sampled_is_trained(folder: Path, tmp_path: Path)
     _, metrics = recipe.reward(episodes)
     assert metrics["tool_calls"] == 1.0 and metrics["ended/answer"] == 1.0
     recipe.cleanup()
+
+
+class SomeAlike(EvenRecipe):
+    """A sampler of known rewards: of each batch the first prompt's answers are alike, where its number is even."""
+
+    def reward(self, episodes: list[Episode], samples: int | None = None) -> tuple[torch.Tensor, dict[str, float]]:
+        _, metrics = super().reward(episodes, samples)
+        return torch.tensor([float(i % 3 if (e.number or 0) % 2 else 1) for i, e in enumerate(episodes)]), metrics
+
+
+def test_groups_that_are_alike_give_way_to_others(folder: Path, tmp_path: Path) -> None:
+    loss = {"_component_": "torchtune.rlhf.loss.GroupPolicyLoss"}
+    common: Any = {"shuffle": False, "num_steps": None, "loss": loss, "ref_checkpointer": None, "ppo_epochs": 1}
+    for more, expected in ((0, [[0, 1], [2, 3], [4, 5]]), (1, [[1, 3], [4, 5]]), (5, [[1, 3], [4, 5]])):
+        recipe = SomeAlike(grpo_settings(folder, tmp_path / str(more), dynamic_sampling=more, **common))
+        recipe.setup()
+        steps = list(recipe.batches(0))
+        assert [sorted({e.number for e in episodes}) for episodes, _, _ in steps] == expected
+        assert all(len(episodes) == len(rewards) == 6 for episodes, rewards, _ in steps)
+        if more:
+            assert [metrics["batches_drawn"] for _, _, metrics in steps] == [2, 1]
+        recipe.cleanup()
+
+
+def test_answers_without_an_advantage_are_counted_but_not_run(folder: Path, tmp_path: Path) -> None:
+    loss = {"_component_": "torchtune.rlhf.loss.GroupPolicyLoss", "normalize": "token"}
+    settings: Any = {"loss": loss, "ref_checkpointer": None, "ppo_epochs": 1, "forward_batch_size": 2}
+    recipe = EvenRecipe(grpo_settings(folder, tmp_path, **settings))
+    recipe.setup()
+    episodes = recipe.sample([recipe.dataset[i] for i in range(2)])
+    advantages = torch.tensor([0.0, 0.0, 0.0, 0.7, -1.2, 0.5])
+    batches, left_out = recipe.micro_batches(episodes, advantages)
+    assert [len(batch.tokens) for batch in batches] == [2, 1]
+    assert int(left_out) + sum(int(batch.weight) for batch in batches) == sum(sum(e.sampled) for e in episodes)
+    for batch in batches:
+        recipe.backward(batch)
+    recipe.policy.losses.add(torch.zeros(()), left_out)
+    skipped = [p.grad.clone() * recipe.policy.losses.finish().grad_scale for p in recipe.policy.parameters[:1]][0]
+    recipe.policy.optimizer.zero_grad()
+    recipe.backward(recipe.prepare(list(zip(episodes, advantages, strict=True)), real=True))
+    whole = recipe.policy.parameters[0].grad * recipe.policy.losses.finish().grad_scale
+    assert torch.allclose(skipped, whole, atol=1e-7) and whole.abs().max() > 0
+    recipe.cleanup()
+
+
+def test_held_out_prompts_are_scored_before_and_after(folder: Path, tmp_path: Path) -> None:
+    section = {"dataset": {**grpo_settings(folder, tmp_path).dataset, "split": "train[:5]"}, "batch_size": 2}
+    cfg = grpo_settings(folder, tmp_path, lora=True, eval_rewards=section, epochs=1, num_steps=1)
+    assert check_keys(cfg, CONFIG_KEYS, strict=True) == []
+    recipe = run(EvenRecipe, cfg)
+    assert list(recipe.reward_scores) == ["before", "after"]
+    steps = logged(tmp_path, "eval/reward")
+    assert list(steps) == [0, 1] and all(0 <= float(value) <= 1 for value in steps.values())
 
 
 def test_log_probabilities_do_not_depend_on_padding(folder: Path, tmp_path: Path) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from _preference import SIZES, checkpointer, make_models, run, settings
+from _preference import make_models, ppo_settings, run
 from _runs import logged
 from omegaconf import DictConfig
 
@@ -23,35 +22,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ppo")
     make_models(folder)
     rows = [{"prompt": f"The film number {i} was"} for i in range(10)]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
-
-
-def config_for(folder: Path, output: Path, *, lora: bool = False, **more: Any) -> DictConfig:
-    reward = checkpointer(folder / "reward", "${output_dir}/value", "REWARD")
-    own: dict[str, Any] = {
-        "reward_and_value_model": {
-            "_component_": "torchtune.models.llama2.llama2_classifier", "num_classes": 1, **SIZES,
-        },
-        "value_checkpointer": reward, "reward_checkpointer": reward,
-        **({} if lora else {"ref_policy_checkpointer": checkpointer(folder / "policy")}),
-        "dataset": {
-            "_component_": "torchtune.datasets.text_completion_dataset", "source": "json", "column": "prompt",
-            "data_files": str(folder / "rows.jsonl"), "split": "train", "add_eos": False,
-        },
-        "batch_size": 4, "num_steps": 12, "ppo_epochs": 1, "ppo_batch_size": 2, "gradient_accumulation_steps": 1,
-        "forward_batch_size": 3, "max_generated_tokens": 6, "temperature": 0.7, "stop_token_ids": [0, 5, 9],
-        "min_response_length": 2, "penalise_no_eos": True, "reward_penalty": -3, "whiten_rewards": False, "gamma": 1,
-        "lmbda": 0.95, "kl_coeff": 0.01, "loss": {"_component_": "torchtune.rlhf.loss.PPOLoss", "epsilon": 0.2},
-    }  # fmt: skip
-    return settings(folder, output, lora=lora, model_key="policy_model", **{**own, **more})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_run_resumes_both_models_with_the_same_losses(lora: bool, folder: Path, tmp_path: Path) -> None:
     def cfg(name: str, resume: bool = False) -> DictConfig:
-        return config_for(folder, tmp_path / name, lora=lora, save_every_n_steps=1, resume_from_checkpoint=resume)
+        return ppo_settings(folder, tmp_path / name, lora=lora, save_every_n_steps=1, resume_from_checkpoint=resume)
 
     assert check_keys(cfg("whole"), CONFIG_KEYS, strict=True) == []
     run(PPORecipe, cfg("whole"))
@@ -65,7 +44,7 @@ def test_run_resumes_both_models_with_the_same_losses(lora: bool, folder: Path, 
 
 
 def test_steps_in_the_backward_pass_train_both_models(folder: Path, tmp_path: Path) -> None:
-    recipe = PPORecipe(config_for(folder, tmp_path, optimizer_in_bwd=True, num_steps=4))
+    recipe = PPORecipe(ppo_settings(folder, tmp_path, optimizer_in_bwd=True, num_steps=4))
     recipe.setup()
     before = [[p.clone() for p in trained.model.parameters()] for trained in (recipe.policy, recipe.value)]
     recipe.train()
@@ -75,7 +54,7 @@ def test_steps_in_the_backward_pass_train_both_models(folder: Path, tmp_path: Pa
 
 
 def test_answers_are_judged_where_they_stand(folder: Path, tmp_path: Path) -> None:
-    recipe = PPORecipe(config_for(folder, tmp_path))
+    recipe = PPORecipe(ppo_settings(folder, tmp_path))
     recipe.setup()
     prompts, answers = [[11, 12, 13], [14]], [[21, 22], [23, 24, 5]]
     tokens, places, mask = recipe.as_batch(prompts, answers)
@@ -93,15 +72,15 @@ def test_answers_are_judged_where_they_stand(folder: Path, tmp_path: Path) -> No
 
 
 def test_answers_without_an_end_get_the_penalty(folder: Path, tmp_path: Path) -> None:
-    run(PPORecipe, config_for(folder, tmp_path, stop_token_ids=[1023], num_steps=4, max_generated_tokens=3))
+    run(PPORecipe, ppo_settings(folder, tmp_path, stop_token_ids=[1023], num_steps=4, max_generated_tokens=3))
     assert float(logged(tmp_path, "scores")[1]) == pytest.approx(-3.0)
     assert float(logged(tmp_path, "penalised")[1]) == 1.0
 
 
 def test_sizes_that_do_not_divide_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"batch_size \(4\) must be a multiple of ppo_batch_size \(3\)"):
-        run(PPORecipe, config_for(folder, tmp_path, ppo_batch_size=3))
+        run(PPORecipe, ppo_settings(folder, tmp_path, ppo_batch_size=3))
     with pytest.raises(ValueError, match="num_steps counts prompts"):
-        run(PPORecipe, config_for(folder, tmp_path, num_steps=3))
+        run(PPORecipe, ppo_settings(folder, tmp_path, num_steps=3))
     with pytest.raises(ValueError, match="ref_policy_checkpointer is not set"):
-        run(PPORecipe, config_for(folder, tmp_path, ref_policy_checkpointer=None))
+        run(PPORecipe, ppo_settings(folder, tmp_path, ref_policy_checkpointer=None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,28 @@ def test_the_environment_offers_the_tools_of_the_rows() -> None:
     assert {name: names(schema) for name, schema in offered.items()} == {n: names(s) for n, s in TOOLS.items()}
 
 
+def test_every_prompt_is_a_refund_and_held_out_orders_are_in_no_other_row() -> None:
+    def rows(split: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (ASSETS / "data" / f"refunds_{split}.jsonl").read_text().splitlines()]
+
+    def calls(row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [call["function"] for message in row["messages"] for call in message.get("tool_calls") or []]
+
+    orders = {}
+    for split in ("train", "test"):
+        assert all([call["name"] for call in calls(row)] == ["get_order", "refund"] for row in rows(split))
+        orders[split] = {json.loads(calls(row)[0]["arguments"])["order_id"] for row in rows(split)}
+    assert len(orders["test"]) == 80 and not orders["test"] & (orders["train"] | {o for row in ROWS for o in ids(row)})
+
+
+def ids(row: dict[str, Any]) -> list[str]:
+    return re.findall(r"\b[A-H]\d{3,4}\b", row["messages"][0]["content"])
+
+
 def test_the_first_two_steps_run(tmp_path: Path) -> None:
     cfg = load(
         output_dir=str(tmp_path), assets=str(ASSETS), base_model_path=str(ASSETS / "model"), batch_size=2, grpo_samples=2,
-        num_steps=2, epochs=1, max_generated_tokens=8, eval_tool_calls__dataset__max_cases=2, eval_tool_calls__max_new_tokens=4,
-        eval_tool_calls__every_n_steps=None,
+        num_steps=2, epochs=1, max_generated_tokens=8, eval_rewards__dataset__split="train[:3]",
     )  # fmt: skip
     assert check_keys(cfg, CONFIG_KEYS, strict=True) == []
     recipe = GRPORecipe(cfg)
@@ -70,7 +88,8 @@ def test_the_first_two_steps_run(tmp_path: Path) -> None:
     recipe.train()
     recipe.cleanup()
     assert recipe.global_step == 2
-    assert list(recipe.tool_scores) == ["before", "after"]
+    assert list(recipe.reward_scores) == ["before", "after"]
+    assert [step for step, _ in read_curves(tmp_path / "metrics.jsonl")["eval/reward"]] == [0, 2]
     assert [step for step, _ in read_curves(tmp_path / "metrics.jsonl")["reward"]] == [1, 2]
     page = (tmp_path / "summary.html").read_text()
     assert "<h2>Reward</h2>" in page

@@ -43,9 +43,10 @@ def test_wrong_calls_say_what_was_expected(toolbox: Toolbox) -> None:
     assert wrong.outcome == "error" and "must be an object" in wrong.value
 
 
-def test_ten_megabytes_come_back_cut(toolbox: Toolbox) -> None:
+def test_ten_megabytes_come_back_cut(toolbox: Toolbox, caplog: pytest.LogCaptureFixture) -> None:
     result = one(toolbox, "flood")
-    assert result.outcome == "ok" and len(result.value) < 300
+    assert result.outcome == "ok" and result.cut and len(result.value) < 300
+    assert "Tool call flood: " in caplog.text and "10,000,000 characters" in caplog.text
     assert result.value.endswith("[cut: the result has 10,000,000 characters, these are the first 200]")
 
 

@@ -50,6 +50,11 @@ def token_logprobs(model: Any, tokens: torch.Tensor, temperature: float = 1.0) -
     return batched_logits_to_logprobs(model(tokens[:, :-1]), tokens[:, 1:], temperature or 1.0, chunk_size=1)
 
 
+def alike(rewards: torch.Tensor) -> bool:
+    """Whether the rewards ``[g]`` of a group are all the same: nothing is learned from it."""
+    return bool(rewards.max() - rewards.min() < 1e-6)
+
+
 def group_advantages(
     rewards: torch.Tensor, scale: str = "group", deviation: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -68,6 +73,7 @@ def group_advantages(
         ValueError: if ``scale`` is none of these.
     """
     centred = rewards - rewards.mean(-1, keepdim=True)
+    centred[[alike(group) for group in rewards]] = 0.0
     if scale == "none":
         return centred
     if scale == "batch":

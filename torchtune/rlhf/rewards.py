@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 _EPS = 1e-8
+Total = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _here(x: torch.Tensor) -> torch.Tensor:
+    return x
 
 
 def get_reward_penalty_mask(
@@ -104,22 +111,26 @@ def masked_var(centered_values: torch.Tensor, mask: torch.Tensor, unbiased: bool
     return variance
 
 
-def whiten(x: torch.Tensor, mask: torch.Tensor | None = None, shift_mean: bool = True) -> torch.Tensor:
+def whiten(
+    x: torch.Tensor, mask: torch.Tensor | None = None, shift_mean: bool = True, *, total: Total = _here
+) -> torch.Tensor:
     """Values with variance 1.
 
     Args:
         x: values.
         mask: those that mean and variance are taken of; the others are changed in the same way.
         shift_mean: True keeps the mean (torchtune's meaning, the opposite of TRL's), False makes it 0.
+        total: makes a sum that of all ranks, so that mean and variance are those of all ranks' values. Default: of these.
 
     Returns:
         As ``x``.
     """
-    if mask is None:
-        mean, var = x.mean(), x.var()
-    else:
-        mean = masked_mean(x, mask)
-        var = masked_var(x - mean, mask)
+    eps = 0.0 if mask is None else _EPS
+    counted = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+    count = total(counted.sum())
+    mean = total(masked_sum(x, counted)) / (count + eps)
+    var = total(masked_sum((x - mean) ** 2, counted)) / (count + eps)
+    var = var * count / (count - 1).clamp(min=1)
     whitened = (x - mean) * torch.rsqrt(var + _EPS)
     return whitened + mean if shift_mean else whitened
 
@@ -130,6 +141,8 @@ def estimate_advantages(
     gamma: float,
     lmbda: float,
     masks: torch.Tensor | None = None,
+    *,
+    total: Total = _here,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Generalized advantage estimation (Schulman et al., https://arxiv.org/abs/1506.02438), whitened.
 
@@ -139,6 +152,7 @@ def estimate_advantages(
         gamma: discount.
         lmbda: 0 trusts the values, 1 the rewards.
         masks: ``[b, r]``, True for the positions of the response; others get no advantage.
+        total: see :func:`whiten`.
 
     Returns:
         whitened advantages and returns, each ``[b, r]``.
@@ -151,5 +165,5 @@ def estimate_advantages(
         carried = surprises[:, t] + gamma * lmbda * carried
         advantages[:, t] = carried
     returns = advantages + values
-    whitened = whiten(advantages, mask=masks)
+    whitened = whiten(advantages, mask=masks, total=total)
     return whitened if masks is None else whitened.masked_fill(~masks, 0.0), returns

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -13,22 +15,24 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from torchtune import config
-from torchtune.modules.peft import get_adapter_params, set_trainable_params
+from torchtune.modules.peft import disable_adapter, get_adapter_params, set_trainable_params
 from torchtune.modules.transformer import TransformerSelfAttentionLayer
 from torchtune.training._activation_offloading import get_act_offloading_ctx_manager
 from torchtune.training._adapter import finish_adapter, get_adapter_config, initial_adapter
 from torchtune.training._compile import compile_model
-from torchtune.training._data import load_loader_state, loader_state
+from torchtune.training._data import build_dataloader, load_loader_state, loader_state
 from torchtune.training._distributed import (
+    all_reduce_sum,
     get_distributed_backend,
     get_world_size_and_rank,
     init_distributed,
     is_distributed,
 )
-from torchtune.training._faults import StopSignal, fault_reports
+from torchtune.training._faults import LossCheck, StopSignal, fault_reports
 from torchtune.training._grad_scaler import clip_grad_norm, scale_grads_
 from torchtune.training._model_util import disable_dropout
 from torchtune.training._parallelism import Parallelism
+from torchtune.training._profiler import DummyProfiler
 from torchtune.training._rng import set_rng_state
 from torchtune.training._sharding import (
     load_from_full_model_state_dict,
@@ -146,6 +150,8 @@ class Trained:
         self.optimizer = self._optimizer()
         self.lr_scheduler: Any = None
         self.losses = LossAccumulator(device)
+        self.loss_check = LossCheck(cfg.get("on_nan_loss", "stop"))
+        self._counted: list[tuple[torch.Tensor, dict[str, Any]]] = []
 
     def _optimizer(self) -> Any:
         if not self.in_backward:
@@ -169,31 +175,61 @@ class Trained:
         else:
             self.lr_scheduler = build(self.optimizer)
 
-    def backward(self, loss: torch.Tensor, weight: torch.Tensor | int) -> None:
+    def backward(self, loss: torch.Tensor, weight: torch.Tensor | int, rows: Sequence[int] = ()) -> None:
         """Adds a micro-batch's gradients.
 
         Args:
             loss: its mean loss.
             weight: how many tokens or rows that is the mean of.
+            rows: numbers of its rows, to be named should the loss be no number.
         """
-        count = self.losses.add_normalized if self.in_backward else self.losses.add
-        count(loss, weight).backward()
+        add = self.losses.add_normalized if self.in_backward else self.losses.add
+        self.count(loss, weight, rows, add).backward()
 
-    def step(self, max_norm: float | None = None) -> tuple[StepLoss, float | None]:
-        """An optimizer step on the gradients of the micro-batches since the last.
+    def count(
+        self,
+        loss: torch.Tensor,
+        weight: torch.Tensor | int,
+        rows: Sequence[int] = (),
+        add: Callable[..., Any] | None = None,
+    ) -> torch.Tensor:
+        """Counts a micro-batch whose gradients come in another way; arguments as for :meth:`backward`.
 
         Args:
-            max_norm: norm that the gradients are clipped to.
+            loss: its mean loss.
+            weight: how many tokens or rows that is the mean of.
+            rows: numbers of its rows.
+            add: what adds it up. Default: ``losses.add``.
+
+        Returns:
+            The loss, summed up.
+        """
+        self._counted.append((loss.detach(), {"rows": rows}))
+        return (add or self.losses.add)(loss, weight)
+
+    def step(self, number: int) -> tuple[StepLoss, float | None]:
+        """An optimizer step on the gradients of the micro-batches since the last, which are clipped to ``clip_grad_norm``.
+
+        Args:
+            number: of the recipe's step, from 1, for errors.
 
         Returns:
             The loss over all ranks, and the norm of the gradients where it is clipped.
+
+        Raises:
+            NonFiniteLossError: if the loss is no number, unless ``on_nan_loss`` leaves such steps out.
         """
-        step, norm = self.losses.finish(), None
+        step, norm, max_norm = self.losses.finish(), None, self.cfg.get("clip_grad_norm")
         if not self.in_backward:
             scale_grads_(self.parameters, step.grad_scale)
             if max_norm is not None:
                 norm = float(clip_grad_norm(self.parameters, float(max_norm)))
-            self.optimizer.step()
+        parts, batches = zip(*self._counted, strict=True)
+        self._counted = []
+        usable = self.loss_check(step.loss, norm, parts, batches, number)
+        if not self.in_backward:
+            if usable:
+                self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
@@ -238,6 +274,11 @@ class PolicyRecipe:
         self.metric_logger: Any = None
         self.stop = StopSignal(self.device)
         self.trained: dict[str, Trained] = {}
+        self.policy: Trained
+        self.reference: nn.Module | None = None
+        self.profiler: Any = DummyProfiler()
+        if cfg.get("optimizer_in_bwd") and cfg.get("on_nan_loss") == "skip":
+            raise ValueError("on_nan_loss: skip comes too late with optimizer_in_bwd: true; set one of them otherwise")
         if cfg.get("optimizer_in_bwd") and (cfg.get("clip_grad_norm") is not None or self.accumulation_steps > 1):
             raise ValueError(
                 "optimizer_in_bwd: true steps each parameter as soon as its gradient is there, so it allows neither "
@@ -255,6 +296,29 @@ class PolicyRecipe:
             self.metric_logger = config.instantiate(cfg.metric_logger)
             self.metric_logger.log_config(cfg)
         self.tokenizer = config.instantiate(cfg.tokenizer)
+        self.pad_id = getattr(self.tokenizer, "pad_id", 0)
+        if cfg.get("profiler"):
+            self.profiler, _ = config.instantiate(cfg.profiler)
+
+    def load_data(self, collate_fn: Callable[[list[Any]], Any] = list, *, drop_last: bool = True) -> None:
+        """Makes ``dataset`` and its loader, ``data``, whose batches are ``{"samples": ..., "rows": [number, ...]}``.
+
+        Args:
+            collate_fn: makes ``samples`` of a list of rows.
+            drop_last: see :func:`build_dataloader`.
+        """
+        self.dataset = config.instantiate(self.cfg.dataset, self.tokenizer)
+        self.data = build_dataloader(
+            self.dataset,
+            batch_size=self.cfg.batch_size,
+            collate_fn=partial(_samples, collate_fn=collate_fn),
+            shuffle=self.cfg.get("shuffle", True),
+            seed=self.seed,
+            num_replicas=self.world_size,
+            rank=self.rank,
+            drop_last=drop_last,
+            number_rows=True,
+        )
 
     def train_model(self, model: str, checkpointer: str) -> Trained:
         """A model to train, by the config keys of its component and its checkpointer.
@@ -297,6 +361,28 @@ class PolicyRecipe:
         state = config.instantiate(self.cfg[checkpointer]).load_checkpoint()
         built = build_model(self.cfg, self.cfg[model], state, device=self.device, dtype=self.dtype)
         return built.requires_grad_(False).eval()
+
+    @contextmanager
+    def before_training(self) -> Iterator[nn.Module]:
+        """The policy as it was before training, without gradients: ``reference``, or the model without its adapter."""
+        with torch.no_grad():
+            if self.reference is not None:
+                yield self.reference
+            else:
+                with disable_adapter(self.policy.model):
+                    yield self.policy.model
+
+    def means(self, values: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Means over all ranks.
+
+        Args:
+            values: this rank's scalars, by name.
+
+        Returns:
+            The means, by name.
+        """
+        means = all_reduce_sum(torch.stack(list(values.values()))) / self.world_size
+        return dict(zip(values, means.tolist(), strict=True))
 
     def plan(
         self, steps_per_epoch: int, total_epochs: int, updates_per_step: int = 1, total_steps: int | None = None
@@ -397,7 +483,10 @@ class PolicyRecipe:
         every = self.cfg.get("log_every_n_steps", 1)
         if self.metric_logger is None or not every or self.global_step % every:
             return
-        metrics = {**metrics, "lr": get_lr(next(iter(self.trained.values())).optimizer)}
+        first = next(iter(self.trained.values()))
+        metrics = {**metrics, "lr": get_lr(first.optimizer)}
+        if first.loss_check.action == "skip":
+            metrics["skipped_steps"] = first.loss_check.skipped
         if started is not None:
             metrics["seconds_per_step"] = time.perf_counter() - started
         if self.cfg.get("log_peak_memory_stats") and self.device.type != "cpu":
@@ -414,6 +503,10 @@ class PolicyRecipe:
             dist.destroy_process_group()
 
 
+def _samples(rows: list[Any], collate_fn: Callable[[list[Any]], Any]) -> dict[str, Any]:
+    return {"samples": collate_fn(rows)}
+
+
 def run_recipe(recipe_class: type[Any], cfg: DictConfig, keys: Sequence[str] | set[str]) -> None:
     """Runs a recipe from its config to its end.
 
@@ -425,7 +518,10 @@ def run_recipe(recipe_class: type[Any], cfg: DictConfig, keys: Sequence[str] | s
     config.check_keys(cfg, keys)
     with fault_reports(cfg):
         if is_distributed():
-            init_distributed(backend=get_distributed_backend(cfg.device, cfg.get("fsdp_cpu_offload", False)))
+            init_distributed(
+                backend=get_distributed_backend(cfg.device, cfg.get("fsdp_cpu_offload", False)),
+                timeout=timedelta(seconds=cfg.get("distributed_timeout_seconds", 1800)),
+            )
         config.log_config(recipe_name=recipe_class.__name__, cfg=cfg)
         recipe = recipe_class(cfg)
         recipe.setup()

@@ -86,7 +86,8 @@ class RunSummary:
 
 def _reward_names(curves: Mapping[str, Curve]) -> tuple[str, ...]:
     """The rewards among a run's metrics, no more than there are colours."""
-    return tuple(name for name in curves if name == "reward" or name.startswith("reward/"))[: len(_COLOURS)]
+    first = [name for name in ("reward", "eval/reward") if name in curves]
+    return (*first, *(name for name in curves if name.startswith("reward/")))[: len(_COLOURS)]
 
 
 def read_curves(path: Path) -> dict[str, Curve]:

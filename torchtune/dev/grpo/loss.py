@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from torchtune.rlhf.loss.ppo import GroupPolicyLoss, Scalars, kl_estimate
+from torchtune.rlhf.loss.ppo import Compared, GroupPolicyLoss, Maybe, kl_estimate
 from torchtune.rlhf.rewards import masked_mean, masked_sum
 from torchtune.rlhf.sequence_processing import logits_to_logprobs
 
@@ -23,36 +23,19 @@ class GRPOLoss(GroupPolicyLoss):
 
 
 class GRPOSimpleLoss(GRPOLoss):
-    """The loss where each answer is used for one step only: the ratio is 1 and only its gradient counts."""
+    """The loss where each answer is used for one step only: the ratio is 1, and only its gradient counts."""
 
-    def forward(
-        self,
-        pi_old_logprobs: torch.Tensor,
-        pi_logprobs: torch.Tensor,
-        ref_logprobs: torch.Tensor | None,
-        advantages: torch.Tensor,
-        padding_masks: torch.Tensor | None = None,
-    ) -> Scalars:
-        """See :meth:`torchtune.rlhf.loss.GroupPolicyLoss.forward`; ``pi_old_logprobs`` is not used."""
-        return super().forward(pi_logprobs.detach(), pi_logprobs, ref_logprobs, advantages, padding_masks)
+    def _compared(self, old: torch.Tensor, new: torch.Tensor, ref: Maybe, mask: Maybe) -> Compared:
+        return new.detach(), new, ref, mask
 
 
 class GRPOCompletionLoss(GRPOLoss):
-    """The clipped loss with one ratio for each whole answer: that of its probabilities."""
+    """The clipped loss, and the KL divergence, with one ratio for each whole answer: that of its probabilities."""
 
-    def forward(
-        self,
-        pi_old_logprobs: torch.Tensor,
-        pi_logprobs: torch.Tensor,
-        ref_logprobs: torch.Tensor | None,
-        advantages: torch.Tensor,
-        padding_masks: torch.Tensor | None = None,
-    ) -> Scalars:
-        """See :meth:`torchtune.rlhf.loss.GroupPolicyLoss.forward`; the KL divergence is that of whole answers too."""
-        mask = torch.ones_like(pi_logprobs, dtype=torch.bool) if padding_masks is None else padding_masks
-        old, new = (masked_sum(x, mask, dim=-1).unsqueeze(-1) for x in (pi_old_logprobs, pi_logprobs))
-        ref = None if ref_logprobs is None else masked_sum(ref_logprobs, mask, dim=-1).unsqueeze(-1)
-        return super().forward(old, new, ref, advantages)
+    def _compared(self, old: torch.Tensor, new: torch.Tensor, ref: Maybe, mask: Maybe) -> Compared:
+        mask = torch.ones_like(new, dtype=torch.bool) if mask is None else mask
+        whole = [None if x is None else masked_sum(x, mask, dim=-1).unsqueeze(-1) for x in (old, new, ref)]
+        return (*whole, None)  # type: ignore[return-value]
 
     def weight(self, padding_masks: torch.Tensor) -> torch.Tensor:
         """The number of answers.

@@ -10,6 +10,9 @@ from torch import nn
 from torchtune.rlhf.rewards import masked_mean, masked_sum
 
 Scalars = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Maybe = torch.Tensor | None
+#: Log-probabilities when sampled, now, and under the reference, and a mask.
+Compared = tuple[torch.Tensor, torch.Tensor, Maybe, Maybe]
 
 
 def _mean(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -143,8 +146,11 @@ class GroupPolicyLoss(nn.Module):
             loss, policy objective (its negative is the policy's part of the loss), KL divergence, mean ratio, share of
             clipped tokens; only the first has a gradient.
         """
+        old, pi_logprobs, ref_logprobs, padding_masks = self._compared(
+            pi_old_logprobs.detach(), pi_logprobs, ref_logprobs, padding_masks
+        )
         advantages = advantages.unsqueeze(-1)
-        ratios = torch.exp(pi_logprobs - pi_old_logprobs.detach())
+        ratios = torch.exp(pi_logprobs - old)
         gains, clipped = ratios * advantages, torch.zeros_like(ratios)
         if self.epsilon is not None and self.epsilon_high is not None:
             clipped_gains = ratios.clamp(1 - self.epsilon, 1 + self.epsilon_high) * advantages
@@ -155,6 +161,10 @@ class GroupPolicyLoss(nn.Module):
         loss = self.kl_coeff * kl_mean - policy
         clipfrac = _mean(clipped, padding_masks)
         return loss, policy.detach(), kl_mean.detach(), ratios.mean().detach(), clipfrac.detach()
+
+    def _compared(self, old: torch.Tensor, new: torch.Tensor, ref: Maybe, mask: Maybe) -> Compared:
+        """What ratio and divergence are of: each token's probability, or in subclasses another."""
+        return old, new, ref, mask
 
     def _reduce(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         if self.normalize == "token":

@@ -49,6 +49,7 @@ class Episode:
         ended: "answer", "length" (out of tokens), "max_tool_calls", "unparsed" (a call that could not be read) or "lost" (its
             environment was); None while it goes on.
         environment_reward: what the environment's ``reward()`` said.
+        number: of the row in the data.
     """
 
     row: Mapping[str, Any]
@@ -63,6 +64,7 @@ class Episode:
     parsed: ParsedMessage | None = None
     ended: str | None = None
     environment_reward: float | None = None
+    number: int | None = None
 
     @property
     def context(self) -> list[int]:

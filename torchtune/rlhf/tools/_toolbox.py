@@ -32,11 +32,13 @@ class ToolResult:
         value: the result, a JSON value; for anything but "ok" a text that says what went wrong.
         outcome: "ok", "error" (the tool raised, or was called wrongly), "timeout" or "lost" (its process ended).
         seconds: how long it took.
+        cut: whether the value is only the beginning of a longer one.
     """
 
     value: Any
     outcome: str = "ok"
     seconds: float = 0.0
+    cut: bool = False
 
     @property
     def text(self) -> str:
@@ -71,7 +73,7 @@ class _Worker:
             answer = json.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
             return ToolResult("Error: the tool's process ended", "lost", seconds)
-        return ToolResult(answer["value"], "ok" if answer["ok"] else "error", seconds)
+        return ToolResult(answer["value"], "ok" if answer["ok"] else "error", seconds, answer["cut"])
 
     def kill(self) -> None:
         self.connection.close()
@@ -234,8 +236,9 @@ class Toolbox:
                     text = f"Error: the call took longer than {self.timeout_s:g} seconds and was ended"
                     results[key] = self._release(worker, owner(key), ToolResult(text, "timeout", self.timeout_s))
         for key, result in results.items():
-            if result.outcome in ("timeout", "lost"):
-                log.warning("Tool call %s: %s", requests[key].get("name", requests[key]["do"]), result.value)
+            if result.outcome in ("timeout", "lost") or result.cut:
+                said = result.text[-90:] if result.cut else result.value
+                log.warning("Tool call %s: %s", requests[key].get("name", requests[key]["do"]), said)
         return results
 
     def _worker_for(self, owner: Hashable, busy: list[_Worker]) -> _Worker | str | None:

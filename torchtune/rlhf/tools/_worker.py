@@ -43,8 +43,8 @@ def _from_file(name: str, file: str) -> Any:
     return module
 
 
-def bounded(value: Any, limit: int) -> Any:
-    """A result as a JSON value: text that is too long is cut, with a note; what is no JSON becomes text."""
+def bounded(value: Any, limit: int) -> dict[str, Any]:
+    """A result as a JSON value, and whether it is cut: text that is too long is, with a note; what is no JSON becomes text."""
     if not isinstance(value, str):
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -53,8 +53,9 @@ def bounded(value: Any, limit: int) -> Any:
     else:
         text = value
     if len(text) <= limit:
-        return value
-    return f"{text[:limit]}... [cut: the result has {len(text):,} characters, these are the first {limit:,}]"
+        return {"value": value, "cut": False}
+    note = f"... [cut: the result has {len(text):,} characters, these are the first {limit:,}]"
+    return {"value": text[:limit] + note, "cut": True}
 
 
 class Tools:
@@ -71,11 +72,11 @@ class Tools:
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to a request; what a tool raises is an answer too."""
         try:
-            return {"ok": True, "value": bounded(self._run(request), self.limit)}
+            return {"ok": True, **bounded(self._run(request), self.limit)}
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a tool may even call sys.exit
-            return {"ok": False, "value": bounded(f"Error: {type(error).__name__}: {error}", self.limit)}
+            return {"ok": False, **bounded(f"Error: {type(error).__name__}: {error}", self.limit)}
 
     def _run(self, request: dict[str, Any]) -> Any:
         kind = request["do"]
@@ -105,9 +106,11 @@ def main() -> None:
     try:
         tools = Tools(setup)
     except Exception as error:
-        connection.send_bytes(json.dumps({"ok": False, "value": f"{type(error).__name__}: {error}"}).encode())
+        connection.send_bytes(
+            json.dumps({"ok": False, "value": f"{type(error).__name__}: {error}", "cut": False}).encode()
+        )
         return
-    connection.send_bytes(json.dumps({"ok": True, "value": None}).encode())
+    connection.send_bytes(json.dumps({"ok": True, "value": None, "cut": False}).encode())
     while True:
         try:
             request = json.loads(connection.recv_bytes())
