@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from _tiny import ASSETS
+from _tiny import ASSETS, stop_after
 from omegaconf import OmegaConf
 
 pytestmark = pytest.mark.recipes
@@ -146,9 +146,10 @@ def test_a_config_of_0_6_runs(
     }
     cfg = OmegaConf.create(yaml.safe_load(COMMON.format(**values | settings) + text))
     cfg.optimizer.lr = float(cfg.optimizer.lr)  # as the recipes' own reader of YAML has it
+    cfg.epochs = 2
     recipe = FinetuneRecipe(cfg)  # type: ignore[arg-type]
     recipe.setup()
-    recipe.train()
+    stop_after(recipe, 2)
     recipe.cleanup()
     out = tmp_path / "out"
     assert (out / "epoch_0" / "model.safetensors").is_file() or any((out / "epoch_0").glob("model*"))
@@ -160,6 +161,14 @@ def test_a_config_of_0_6_runs(
         assert list((out / "profiling_outputs").rglob("*.json*")) != []
     if kind == "wandb":
         assert list((out / "logs").rglob("*.wandb")) != []
+    cfg.resume_from_checkpoint = True
+    cfg.profiler.enabled = False
+    resumed = FinetuneRecipe(cfg)  # type: ignore[arg-type]
+    resumed.setup()
+    assert (resumed.global_step, resumed.epochs_run) == (2, 1)
+    resumed.train()
+    resumed.cleanup()
+    assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
 
 
 def test_the_keys_of_these_configs_are_read(recwarn: pytest.WarningsRecorder) -> None:
