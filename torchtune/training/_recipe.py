@@ -57,6 +57,7 @@ from torchtune.training.memory import (
     InBackwardSchedule,
     create_optim_in_bwd_wrapper,
     get_memory_stats,
+    keep_freed_memory,
     register_optim_in_bwd_hooks,
     set_activation_checkpointing,
 )
@@ -517,6 +518,7 @@ def run_recipe(recipe_class: type[Any], cfg: DictConfig, keys: Sequence[str] | s
     """
     config.check_keys(cfg, keys)
     with fault_reports(cfg):
+        keep_freed_memory(cfg.device)
         if is_distributed():
             init_distributed(
                 backend=get_distributed_backend(cfg.device, cfg.get("fsdp_cpu_offload", False)),
