@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchtune.modules.transforms.tokenizers import TikTokenBaseTokenizer
 from torchtune.modules.transforms.tokenizers._bpe import share_by_start
-from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, ChatTokens, speech
+from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, speech
+from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message

@@ -12,7 +12,7 @@ from torchtune.models.clip._transform import CLIPImageTransform
 from torchtune.models.llama3._tokenizer import Llama3Tokenizer
 from torchtune.modules.transforms import VisionCrossAttentionMask
 from torchtune.modules.transforms.tokenizers._builder import read_special_tokens, read_template
-from torchtune.modules.transforms.tokenizers._chat import ChatTokens
+from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 
 #: Of CLIP, which the image encoder began as.
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

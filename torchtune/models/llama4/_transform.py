@@ -11,7 +11,7 @@ from torchtune.models.clip._transform import CLIPImageTransform
 from torchtune.models.llama3_2_vision._transform import images_left
 from torchtune.models.llama4._tokenizer import Llama4Tokenizer
 from torchtune.modules.transforms.tokenizers._builder import read_special_tokens, read_template
-from torchtune.modules.transforms.tokenizers._chat import ChatTokens
+from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 
 if TYPE_CHECKING:
     import PIL.Image

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, ChatTokens, speech
+from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, speech
+from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 from torchtune.modules.transforms.tokenizers._spm_chat import SentencePieceChatTokenizer
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torchtune.models.llama3._tokenizer import CL100K_PATTERN
 from torchtune.models.phi3._tokenizer import PhiChatTokenizer
 from torchtune.modules.transforms.tokenizers._bpe import ByteLevelBPE
-from torchtune.modules.transforms.tokenizers._chat import ChatTokens, speech
+from torchtune.modules.transforms.tokenizers._chat import speech
+from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchtune.modules.transforms.tokenizers._bpe import ByteLevelBPE
-from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, ChatTokens, speech
+from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, speech
+from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message

@@ -9,7 +9,7 @@ from torchtune.models.qwen2._tokenizer import (
     QWEN2_SPECIAL_TOKENS,
     Qwen2Tokenizer,
 )
-from torchtune.modules.transforms.tokenizers._chat import ChatTokens
+from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message

@@ -13,7 +13,7 @@ from torchtune.models.llama3 import Llama3Tokenizer
 from torchtune.models.mistral import MistralTokenizer
 from torchtune.models.qwen2_5 import Qwen2_5Tokenizer
 from torchtune.models.qwen3 import Qwen3Tokenizer
-from torchtune.modules.transforms.tokenizers._chat import ChatTokens, Run
+from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens, Run
 
 TOOL = {
     "type": "function",

@@ -15,7 +15,7 @@ from torchtune.data.formats import Segment, get_format
 from torchtune.data.formats._write import dumps_schema
 from torchtune.models.llama3 import Llama3Tokenizer
 from torchtune.models.qwen2 import Qwen2Tokenizer
-from torchtune.modules.transforms.tokenizers._chat import ChatTokens
+from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 
 PIECES = st.text(alphabet="\n\n\n \t\r'\u2028\x1c\x85{}\"/:.sS1aé東\u0301\u00a0😀", max_size=6)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torchtune.data.formats._registry import find_templates
 from torchtune.modules.transforms.tokenizers._bpe import share_by_start
-from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, ChatTokens
+from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer
+from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 from torchtune.modules.transforms.tokenizers._hf_plain import plain_tokenizer
 from torchtune.modules.transforms.tokenizers._hf_template import Template
 from torchtune.modules.transforms.tokenizers._hf_trace import Controls, Tracer, any_of, end_of_turn, take_out_generation

@@ -7,7 +7,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from torchtune.modules.transforms.tokenizers._bpe import share_by_start
-from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, ChatTokens
+from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer
+from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 from torchtune.modules.transforms.tokenizers._sentencepiece import SentencePieceBaseTokenizer
 from torchtune.modules.transforms.tokenizers._utils import join_turns
 

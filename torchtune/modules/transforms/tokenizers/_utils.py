@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torchtune.modules.transforms.tokenizers._chat import ChatTokens, speech
+from torchtune.modules.transforms.tokenizers._chat import speech
+from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message
