@@ -17,6 +17,13 @@ HFConfig = Mapping[str, Any]
 LAYER_KEYS = {"sliding_window": "sliding_window", "layer_types": "layer_types"}
 
 
+class ModelConfig(dict[str, Any]):
+    """Values of a ``config.json``; a key that is needed and not there is a ValueError that names it."""
+
+    def __missing__(self, key: str) -> Any:
+        raise ValueError(f"config.json lacks {key!r}, which a model of type {self.get('model_type')!r} needs")
+
+
 @dataclass(frozen=True)
 class Family:
     """How the architecture and the weights of a family follow from a Hugging Face checkpoint.
@@ -53,10 +60,10 @@ class Family:
     architecture: str | None = None
     alias: str | None = None
 
-    def text_config(self, config: HFConfig) -> dict[str, Any]:
+    def text_config(self, config: HFConfig) -> ModelConfig:
         """The config of what is built: of the text part, with the family's defaults, and without what is undone on loading."""
         flat = {key: value for key, value in config.items() if key not in ("text_config", "vision_config")}
-        text = {**(self.defaults or {}), **flat, **(config.get("text_config") or {})}
+        text = ModelConfig({**(self.defaults or {}), **flat, **(config.get("text_config") or {})})
         text.pop("quantization_config", None)
         if self.architecture:
             text.update(architectures=[self.architecture], model_type=self.model_type)

@@ -58,7 +58,9 @@ _GENERIC_META = _Functions("torchtune.models.convert_weights", "meta_to_tune", "
 
 def _vision_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the Llama 3.2 Vision converter needs of ``config.json``."""
-    text, vision = config["text_config"], config["vision_config"]
+    from torchtune.models._family import ModelConfig
+
+    text, vision = (ModelConfig(ModelConfig(config)[part]) for part in ("text_config", "vision_config"))
     return {
         "num_heads": text["num_attention_heads"],
         "num_kv_heads": text["num_key_value_heads"],
