@@ -89,6 +89,7 @@ FAULTS: dict[str, tuple[Any, str, int | None]] = {
     "no role": (plain(user("s"), {"content": "x"}, said("s")), "unknown_role", 1),
     "a message that is text": (plain(user("t"), "x", said("t")), "bad_message", 1),
     "a part without a type": (plain(user([{"text": "x"}]), said("u")), "bad_message", 0),
+    "a question under another key": (plain({"role": "user", "text": "v"}, said("v")), "bad_message", 0),
     "a negative weight": (plain(user("v"), said("v", weight=-1)), "bad_message", 1),
     "a late system message": (plain(user("w"), SYSTEM, said("w")), "role_order", 1),
     "two user messages": (plain(user("x"), user("y"), said("x")), "role_order", 1),

@@ -59,6 +59,13 @@ def test_tools_column_as_list_and_as_json_string() -> None:
         assert OpenAIToMessages()({"messages": [USER, ANSWER], "tools": tools})["tools"] == TOOLS
 
 
+def test_a_question_under_an_unknown_key_is_told_and_not_lost() -> None:
+    for key in ("text", "contents"):
+        with pytest.raises(ValueError, match="message 0 .* has no 'content'.*" + key):
+            load({"role": "user", key: "Where?"}, ANSWER)
+    assert load(USER, {"role": "assistant", "tool_calls": [call("f")]})[1].text_content == ""
+
+
 def test_text_and_calls_in_one_message() -> None:
     message = load(USER, {"role": "assistant", "content": " Let me see. ", "tool_calls": [call("f")]})[1]
     assert message.text_content == " Let me see. "

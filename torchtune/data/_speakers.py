@@ -49,9 +49,13 @@ def speaker_of(message: Mapping[str, Any], where: str) -> str:
     return speaker
 
 
+#: Keys under which a message says something: OpenAI's, ShareGPT's, and a refusal's.
+SAID_KEYS = ("content", "value", "refusal")
+
+
 def payload(message: Mapping[str, Any]) -> Any:
-    """What a message says: ``content``, or ShareGPT's ``value``, or the text of a refusal; None where all are null."""
-    for key in ("content", "value", "refusal"):
+    """What a message says, under the first of :data:`SAID_KEYS` that isn't null; None where all are."""
+    for key in SAID_KEYS:
         value = message.get(key)
         if value is not None:
             return value

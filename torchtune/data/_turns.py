@@ -15,6 +15,7 @@ from torchtune.data._speakers import (
     CALL_PARTS,
     CALL_ROLES,
     ROLES,
+    SAID_KEYS,
     found,
     payload,
     read_part_call,
@@ -137,6 +138,8 @@ def _turn(message: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": role}
     calls: list[dict[str, Any]] = []
     content = payload(message)
+    if content is None and role != "assistant" and message.keys().isdisjoint(SAID_KEYS):
+        raise ValueError(f"{where} has no 'content' (or 'value'); found keys {sorted(map(str, message))}")
     turn["content"] = content if isinstance(content, str) else _content(content, role, where, turn, calls)
     if "tool_calls" in message or "function_call" in message:
         calls += stated_calls(message, where)

@@ -401,6 +401,8 @@ class RowChecker:
             result.called += names
             if role == "user" and open_calls > 0:
                 result.notes.add("unanswered")
+            if role == "user" and not (message.contains_media or message.text_content.strip()):
+                result.notes.add("empty_question")
             open_calls = 0 if role == "user" else open_calls + len(names) - (role == "tool")
         result.declared = [name for name in map(tool_name, read.tools or ()) if name is not None]
 
