@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -250,13 +252,25 @@ def test_a_file_without_rows_is_an_error_at_line_1(tmp_path: Path, content: byte
     assert report.rows == 0
 
 
-def test_a_file_in_utf_16_is_named_and_read_all_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_file_in_utf_16_is_named_and_read_all_the_same(tmp_path: Path, encoding: str) -> None:
     path, good = tmp_path / "rows.jsonl", tmp_path / "good.jsonl"
     rows = [clean(0), FAULTS["two user messages"][0], clean(1)]
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-16")
+    path.write_text("\n".join(map(json.dumps, rows)), encoding=encoding)
     report = check_rows(path, fix=good)
     assert [(error.line, error.kind) for error in report.errors] == [(1, "encoding"), (2, "role_order")]
     assert [json.loads(line) for line in good.read_text(encoding="utf-8").splitlines()] == [rows[0], rows[2]]
+
+
+def test_rows_are_read_from_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(line_of(clean(0)) + line_of(["no row"]),))
+    writer.start()
+    report = check_rows(pipe, model="llama3_1", fix=tmp_path / "good.jsonl")
+    writer.join()
+    assert [(error.line, error.kind) for error in report.errors] == [(2, "not_an_object")]
+    assert json.loads((tmp_path / "good.jsonl").read_bytes()) == clean(0)
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> None:
@@ -368,9 +382,19 @@ def test_nothing_is_left_behind_where_a_fix_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_fix_takes_the_place_of_files_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for out, why in (("pipe", "which is no file"), (".", "which is no file"), ("no/such/rows", "there is no folder")):
+        with pytest.raises(ValueError, match=why):
+            check_rows([clean(0)], fix=tmp_path / out)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no file .*nowhere\.jsonl"):
         check_rows(tmp_path / "nowhere.jsonl")
+    with pytest.raises(ValueError, match="max_seq_len must be 1 or more; found -3"):
+        check_rows([clean(0)], max_seq_len=-3)
     with pytest.raises(ValueError, match="style must be one of"):
         check_rows([clean(0)], style="alpaca")
     with pytest.raises(ValueError, match="has no tokenizer: expected tokenizer.json"):

@@ -112,7 +112,7 @@ class FixWriter:
         source: where the rows come from, which it may not be.
 
     Raises:
-        ValueError: if it is the source.
+        ValueError: if it is the source, no file, or in no folder.
     """
 
     def __init__(self, path: str | os.PathLike[str], source: Any) -> None:
@@ -120,6 +120,10 @@ class FixWriter:
         both = isinstance(source, (str, Path)) and self._path.exists() and Path(source).exists()
         if both and self._path.samefile(source):
             raise ValueError(f"fix would overwrite the rows it reads, {self._path}; name another file")
+        if self._path.exists() and not self._path.is_file():
+            raise ValueError(f"fix would take the place of {self._path}, which is no file; name a file")
+        if not self._path.parent.is_dir():
+            raise ValueError(f"fix: there is no folder {self._path.parent} (working directory: {Path.cwd()})")
         self._written = 0
         self._keys: set[int] = set()
         self._repaired: list[dict[str, Any]] = []

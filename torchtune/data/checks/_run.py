@@ -79,6 +79,8 @@ def check_rows(
     styles = ("auto", *COLUMNS, "preference", *TOOL_SETS)
     if style not in styles:
         raise ValueError(f"style must be one of {', '.join(map(repr, styles))}; found {style!r}")
+    if max_seq_len is not None and max_seq_len < 1:
+        raise ValueError(f"max_seq_len must be 1 or more; found {max_seq_len}")
     found = None
     if model is not None:
         found = find_model(model, chat_format=chat_format, train_on=train_on, format_options=format_options)

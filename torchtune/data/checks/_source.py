@@ -6,6 +6,8 @@ import codecs
 import io
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +65,7 @@ def read_source(source: Any, *, split: str, max_row_bytes: int) -> Iterator[RawR
     if not isinstance(source, (str, Path)):
         return _given(source)
     path = Path(source).expanduser()
-    if path.is_file() and path.suffix not in _TABLES:
+    if path.exists() and not path.is_dir() and path.suffix not in _TABLES:
         return _read_file(path, max_row_bytes)
     looks_local = path.suffix in (*JSON_SUFFIXES, *_TABLES) or str(source).startswith((".", "/", "~"))
     if looks_local and not path.exists():
@@ -101,14 +103,20 @@ def _read_dataset(path: Path, source: str, split: str) -> Iterator[RawRow]:
 
 
 def _read_file(path: Path, max_row_bytes: int) -> Iterator[RawRow]:
-    with open(path, "rb") as file:
+    with open(path, "rb") as given, tempfile.TemporaryFile() as copy:
+        if not given.seekable():  # a pipe, as of zcat
+            shutil.copyfileobj(given, copy)
+            copy.seek(0)
+        file = given if given.seekable() else copy
         head = file.read(4096)
         kind = next((kind for magic, kind in _BINARY.items() if head.startswith(magic)), None)
         if kind:
             text = f"The file is {kind}, not text; expected JSON or JSONL in UTF-8 (unpack it, or name it by its kind)"
             yield RawRow(1, 0, None, ("not_text", text))
             return
-        encoding = next((name for bom, name in _BOMS if head.startswith(bom)), None)
+        # JSON begins with two ASCII characters, so where a NUL is among the first bytes tells UTF-16 without a mark.
+        unmarked = {0: "utf-16-be", 1: "utf-16-le"}.get(head[:2].find(b"\0"))
+        encoding = next((name for bom, name in _BOMS if head.startswith(bom)), unmarked)
         opened: BinaryIO = file
         if encoding:
             text = f"The file is {encoding.upper()}; expected UTF-8 (save it so, or let fix write it so)"
