@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -166,10 +166,10 @@ def test_likelihoods_are_those_of_the_model_itself(tmp_path: Path) -> None:
     assert harness.tok_encode(chat) == messages([Message("user", "Where is Oslo?")])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="lm-eval is installed")
-def test_without_the_harness_its_recipe_says_how_to_get_it() -> None:
+def test_without_the_harness_its_recipe_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
     with pytest.raises(ImportError, match=r"pip install 'torchtune\[eval\]'"):
-        import recipes.eleuther_eval  # noqa: F401
+        runpy.run_path(str(ROOT / "recipes" / "eleuther_eval.py"))
 
 
 assert ASSETS.is_dir()

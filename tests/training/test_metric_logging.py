@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import sys
@@ -214,9 +213,9 @@ def test_wandb_keeps_an_offline_run_on_disk(tmp_path, config, monkeypatch):
 
 def test_mlflow_keeps_runs_in_a_local_store(tmp_path, config, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where artifacts of a database go
+    pytest.importorskip("sqlalchemy")
     mlflow = pytest.importorskip("mlflow")
-    uri = f"sqlite:///{tmp_path}/mlflow.db" if importlib.util.find_spec("sqlalchemy") else f"file://{tmp_path}/mlruns"
-    logger = MLFlowLogger(experiment_name="test", tracking_uri=uri, run_name="one")
+    logger = MLFlowLogger(experiment_name="test", tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", run_name="one")
     logger.log_config(config)
     logger.log_dict(VALUES, step=1)
     run_id = mlflow.active_run().info.run_id
