@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchtune.datasets import ConcatDataset, PackedDataset
+from torchtune.datasets import ConcatDataset, PackedDataset, TextCompletionDataset
 
 
 def samples(*lengths: int) -> list[dict[str, list[int]]]:
@@ -174,6 +176,36 @@ def test_a_cache_is_used_until_the_dataset_gives_other_tokens(tmp_path: Any) -> 
     assert (folder / "tokens.i32").stat().st_mtime_ns == written
     other = [*data[:3], {"tokens": [9] * 4, "labels": [9] * 4}]
     assert contents(PackedDataset(other, max_seq_len=10, cache_dir=folder))[-1][-1] == [9] * 4
+
+
+def test_a_cache_is_written_anew_when_any_row_or_file_changes(tmp_path: Path) -> None:
+    rows, folder = tmp_path / "rows.jsonl", tmp_path / "cache"
+
+    def packed(letter: str, **options: Any) -> list[list[list[int]]]:
+        texts = ["abc"] * 500
+        texts[57] = letter * 3
+        rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        data = TextCompletionDataset(Letters(), str(rows), **options)
+        both = ConcatDataset([data, data])
+        assert contents(PackedDataset(both, max_seq_len=3000)) == contents(
+            packs := PackedDataset(both, max_seq_len=3000, cache_dir=folder)
+        )
+        return contents(packs)
+
+    assert packed("x") != packed("y") != packed("y", filter_fn=lambda row: row["text"] != "yyy")
+    written = (folder / "tokens.i32").read_bytes()
+    packed("y")
+    (folder / "tokens.i32").write_bytes(written[:100])
+    packed("y")
+
+
+class Letters:
+    """A tokenizer whose tokens are the letters."""
+
+    max_seq_len = None
+
+    def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
+        return list(text.encode())
 
 
 def test_several_processes_make_the_same_packs() -> None:

@@ -8,6 +8,7 @@ only the place of each row is kept in memory (20 bytes).
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import logging
 import os
@@ -250,6 +251,16 @@ class JsonRows:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
+
+    def fingerprint(self) -> str:
+        """A hash of the files, and of which of their rows these are."""
+        chosen = self._chosen
+        found = hashlib.sha256(chosen.tobytes() if isinstance(chosen, array) else repr(chosen).encode())
+        for file in self._files:
+            with open(file.path, "rb") as opened:
+                while block := opened.read(1 << 20):
+                    found.update(block)
+        return found.hexdigest()[:16]
 
     def place(self, index: int) -> str:
         """Where a row stands: its line in a file of lines, its number, from 1, in a list."""

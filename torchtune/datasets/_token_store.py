@@ -18,9 +18,9 @@ import numpy as np
 import torch.distributed as dist
 
 _log = logging.getLogger(__name__)
-_VERSION = 1
-#: Samples that are made again to see whether a cache still holds what the dataset gives.
-_PROBES = 8
+_VERSION = 2
+#: Samples that are made again to see whether a cache still holds what the dataset gives of its rows.
+_PROBES = 64
 _KINDS = ("tokens", "labels")
 
 
@@ -159,7 +159,13 @@ def _write(ds: Any, path: Path, fill: Callable[[Store], None]) -> None:
         finally:
             writer.close()
         np.save(draft / "ends.npy", np.frombuffer(writer.ends, np.int64) if writer.ends else np.empty(0, np.int64))
-        meta = {"version": _VERSION, "samples": len(ds), "probes": _probes(ds)}
+        meta = {
+            "version": _VERSION,
+            "samples": len(ds),
+            "probes": _probes(ds),
+            "rows": _rows(ds),
+            "sizes": _sizes(draft),
+        }
         (draft / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         if path.exists():
             if any(path.iterdir()) and not (path / "meta.json").is_file():
@@ -180,7 +186,24 @@ def _problem(ds: Any, path: Path) -> str | None:
         return "it was written by another version"
     if meta["samples"] != len(ds):
         return f"it holds {meta['samples']} samples"
+    if meta["sizes"] != _sizes(path):
+        return "its files are damaged"
+    if meta["rows"] != _rows(ds):
+        return "the rows have changed"
     return None if meta["probes"] == _probes(ds) else "the dataset gives other tokens now"
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in sorted(path.iterdir()) if file.suffix != ".json"}
+
+
+def _rows(ds: Any) -> Any:
+    """What changes with any row that a dataset is made of; None where it doesn't say."""
+    parts = getattr(ds, "_datasets", None)
+    if parts is not None:
+        return [_rows(part) for part in parts]
+    rows: Any = getattr(ds, "_data", None)
+    return rows.fingerprint() if hasattr(rows, "fingerprint") else getattr(rows, "_fingerprint", None)
 
 
 def _probes(ds: Any) -> list[str]:
