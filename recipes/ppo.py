@@ -100,7 +100,7 @@ class PPORecipe(training.PolicyRecipe):
         self.stop_tokens = list(cfg.get("stop_token_ids") or self.tokenizer.stop_tokens)
         self.load_data()
         total = cfg.num_steps // prompts
-        steps = min(total, training.steps_per_epoch(self.data))
+        steps = training.steps_per_epoch(self.data, 1, total)
         updates = cfg.get("ppo_epochs", 1) * (cfg.batch_size // self.ppo_batch_size)
         self.plan(steps, -(-total // steps), updates, total_steps=total)
         self.resume()

@@ -27,10 +27,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora of a stream"])
 def test_run_resumes_both_models_with_the_same_losses(lora: bool, folder: Path, tmp_path: Path) -> None:
     def cfg(name: str, resume: bool = False) -> DictConfig:
-        return ppo_settings(folder, tmp_path / name, lora=lora, save_every_n_steps=1, resume_from_checkpoint=resume)
+        made = ppo_settings(folder, tmp_path / name, lora=lora, save_every_n_steps=1, resume_from_checkpoint=resume)
+        made.dataset.streaming = lora
+        return made
 
     assert check_keys(cfg("whole"), CONFIG_KEYS, strict=True) == []
     run(PPORecipe, cfg("whole"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
 from torchtune.data import OpenAIToMessages, ShareGPTToMessages
+from torchtune.datasets._builders import build_dataset
 from torchtune.datasets._rows import load_rows, place_of
 
 if TYPE_CHECKING:
@@ -50,23 +52,27 @@ class PromptDataset(Dataset):
         Raises:
             ValueError: if the row cannot be read or has no user message, with file and row in front.
         """
-        row = self._data[index]
         try:
-            sample = self._message_transform(row)
-            messages: list[Message] = sample["messages"]
-            users = [i for i, message in enumerate(messages) if message.role == "user"]
-            if not users:
-                raise ValueError(f"the conversation has no user message; its roles are {[m.role for m in messages]}")
+            return _prompt(self._message_transform, self._data[index])
         except ValueError as error:
             raise ValueError(f"{place_of(self._data, index)}: {error}") from error
-        after = messages[users[-1] + 1 :]
-        expected: dict[str, Any] = {
-            "expected_calls": [call.to_dict() for message in after for call in message.tool_calls or []]
-        }
-        if after and after[-1].role == "assistant":
-            expected["answer"] = after[-1].text_content
-        prompt = {"messages": messages[: users[-1] + 1], "row": {**expected, **row}}
-        return {**prompt, "tools": sample["tools"]} if sample.get("tools") else prompt
+
+
+def _prompt(message_transform: Callable[..., Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The sample of a row."""
+    sample = message_transform(row)
+    messages: list[Message] = sample["messages"]
+    users = [i for i, message in enumerate(messages) if message.role == "user"]
+    if not users:
+        raise ValueError(f"the conversation has no user message; its roles are {[m.role for m in messages]}")
+    after = messages[users[-1] + 1 :]
+    expected: dict[str, Any] = {
+        "expected_calls": [call.to_dict() for message in after for call in message.tool_calls or []]
+    }
+    if after and after[-1].role == "assistant":
+        expected["answer"] = after[-1].text_content
+    prompt = {"messages": messages[: users[-1] + 1], "row": {**expected, **row}}
+    return {**prompt, "tools": sample["tools"]} if sample.get("tools") else prompt
 
 
 def prompt_dataset(
@@ -79,7 +85,7 @@ def prompt_dataset(
     filter_fn: Callable[..., Any] | None = None,
     split: str = "train",
     **load_dataset_kwargs: Any,
-) -> PromptDataset:
+) -> Any:
     """Prompts of rows of conversations; rows for supervised tuning serve as they are.
 
     Args:
@@ -90,10 +96,11 @@ def prompt_dataset(
         new_system_prompt: a system message in place of the rows' own.
         filter_fn: keeps the rows for which it is true.
         split: the split, or a slice of it such as ``"train[:5%]"``.
-        load_dataset_kwargs: for ``datasets.load_dataset``.
+        load_dataset_kwargs: for ``datasets.load_dataset``; ``streaming=True`` reads rows while training, see
+            :class:`~torchtune.datasets.StreamingDataset`.
 
     Returns:
-        A dataset of prompts with the answers that the rows have.
+        A :class:`PromptDataset`, or a stream of its samples: prompts with the answers that the rows have.
 
     Raises:
         ValueError: if the style is unknown.
@@ -101,6 +108,5 @@ def prompt_dataset(
     if conversation_style not in _STYLES:
         raise ValueError(f"conversation_style is {conversation_style!r}; expected one of {', '.join(_STYLES)}")
     transform = _STYLES[conversation_style](column_map=column_map, new_system_prompt=new_system_prompt)
-    return PromptDataset(
-        source=source, message_transform=transform, filter_fn=filter_fn, split=split, **load_dataset_kwargs
-    )
+    make, prepare = partial(PromptDataset, message_transform=transform), partial(_prompt, transform)
+    return build_dataset(make, prepare, source, {"filter_fn": filter_fn, "split": split, **load_dataset_kwargs})
