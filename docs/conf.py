@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
 import torchtune
 
 project = "torchtune"
@@ -16,6 +20,7 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napole
 autosummary_generate = True
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
+maximum_signature_line_length = 88
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -25,16 +30,29 @@ html_theme = "furo"
 html_title = f"torchtune {release}"
 html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
-html_css_files = ["formats.css"]
+html_css_files = ["site.css"]
 exclude_patterns = ["_build"]
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "pictures")]
 
 
-def setup(app: object) -> None:
+class Conversation(SphinxDirective):
+    """``{conversation} NAME``: the conversation of the pictures, in a chat format, what is trained on green ground."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        from format_pages import coloured
+        from masked import segments
+
+        return [nodes.raw("", coloured(segments(self.arguments[0])), format="html")]
+
+
+def setup(app: Sphinx) -> None:
     """Writes the pages of the chat formats and of the settings, from the code itself, before Sphinx looks for pages."""
     from format_pages import write_pages
     from setting_pages import write_page
 
     write_pages(Path(__file__).parent / "formats")
     write_page(Path(__file__).parent)
+    app.add_directive("conversation", Conversation)

@@ -76,15 +76,20 @@ PROBES: dict[str, tuple[list[Message], list[Any], str]] = {
 }
 
 
-def show(segments: list[Segment]) -> str:
-    """Segments as HTML: trained text bold, control tokens marked."""
+def coloured(segments: list[Segment]) -> str:
+    """Segments as HTML: trained text in ``b``, control tokens marked."""
     spans = []
     for segment in segments:
         text = html.escape(segment.text, quote=False)
         text = f'<span class="control">{text}</span>' if segment.special else text
         spans.append(f"<b>{text}</b>" if segment.sampled else text)
     body = "".join(spans).replace("</b><b>", "")
-    return f'```{{raw}} html\n<pre class="chat">{body}</pre>\n```'
+    return f'<pre class="chat">{body}</pre>'
+
+
+def show(segments: list[Segment]) -> str:
+    """The same as a block of a page."""
+    return f"```{{raw}} html\n{coloured(segments)}\n```"
 
 
 def example(name: str) -> tuple[list[Segment], ChatFormat, list[Message]]:
@@ -135,7 +140,11 @@ def page(name: str) -> str:
         lines += [f"Without a system message it writes: {plain.default_system!r}.\n"]
     lines += ["## One conversation\n"]
     lines += ['Tools are written by `tool_convention="hermes"`.\n'] if not plain.native_tools else []
-    lines += ["Bold is what the model itself emits, and what `train_on: sampled` trains.\n", show(segments), ""]
+    lines += [
+        "On green ground stands what the model itself emits, and what `train_on: sampled` trains.\n",
+        show(segments),
+        "",
+    ]
     prompt = fmt.render(messages[:-1], TOOLS, add_generation_prompt=True)
     before = len(fmt.render(messages[:-1], TOOLS))
     lines += ["The prompt for the last turn ends in:\n", show(prompt[before:] or prompt[-1:]), ""]

@@ -13,7 +13,7 @@ from typing import Any
 HERE = Path(__file__).parent
 STATIC = HERE.parent / "_static"
 RUNS = {"full": ("All weights", "#0969da"), "lora": ("LoRA", "#bc4c00")}
-LEFT, TOP, WIDTH, HEIGHT = 52, 44, 620, 250
+LEFT, TOP, WIDTH, HEIGHT = 48, 44, 450, 230
 HIGH, LOW = 10.0, 0.003
 
 
@@ -51,12 +51,12 @@ def draw(runs: dict[str, list[dict[str, Any]]]) -> str:
         y = TOP + HEIGHT + 44 + 20 * i
         out.append(f'<line x1="{LEFT}" x2="{LEFT + 24}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="3"/>')
         out.append(_text(LEFT + 32, y, words, fill="#1f2328"))
-    ring = TOP + HEIGHT + 44
-    out.append(f'<circle cx="{LEFT + 470}" cy="{ring - 4}" r="5" fill="#f6f8fa" stroke="#57606a" stroke-width="2"/>')
-    out.append(_text(LEFT + 482, ring, "validation loss"))
-    height = TOP + HEIGHT + 44 + 20 * len(runs)
+    ring = TOP + HEIGHT + 44 + 20 * len(runs)
+    out.append(f'<circle cx="{LEFT + 12}" cy="{ring - 4}" r="5" fill="#f6f8fa" stroke="#57606a" stroke-width="2"/>')
+    out.append(_text(LEFT + 32, ring, "validation loss"))
+    width, height = LEFT + WIDTH + 22, ring + 14
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + 24} {height}" font-family="system-ui, '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-family="system-ui, '
         f'DejaVu Sans, sans-serif">\n<rect width="100%" height="100%" rx="8" fill="#f6f8fa"/>\n'
         + "\n".join(out)
         + "\n</svg>\n"

@@ -15,7 +15,7 @@ from torchtune.datasets import chat_dataset
 from torchtune.models.qwen2_5 import qwen2_5_tokenizer
 
 STATIC = Path(__file__).parents[1] / "_static"
-WIDTH, COLUMNS, LINE = 664, 84, 16
+WIDTH, COLUMNS, LINE = 520, 66, 16
 
 
 def _short(text: str) -> str:
@@ -90,7 +90,7 @@ def draw(boxes: list[tuple[str, str, list[str]]]) -> str:
     """The picture, as SVG: boxes from top to bottom, with arrows between."""
     out, y = [], 10
     for i, (title, how, lines) in enumerate(boxes):
-        height = 46 + LINE * len(lines)
+        height = 62 + LINE * len(lines)
         if i:
             out.append(
                 f'<path d="M{WIDTH // 2} {y - 16} v12 m-5 -6 l5 6 l5 -6" stroke="#57606a" fill="none" stroke-width="2"/>'
@@ -101,15 +101,15 @@ def draw(boxes: list[tuple[str, str, list[str]]]) -> str:
         out.append(
             f'<text x="22" y="{y + 20}" fill="#1f2328" font-size="14" font-weight="600">{html.escape(title)}</text>'
         )
-        out.append(f'<text x="164" y="{y + 20}" fill="#57606a" font-size="11.5">{html.escape(how)}</text>')
+        out.append(f'<text x="22" y="{y + 37}" fill="#57606a" font-size="11.5">{html.escape(how)}</text>')
         for k, line in enumerate(lines):
             out.append(
-                f'<text x="22" y="{y + 42 + LINE * k}" fill="#0a3069" font-size="12" font-family="ui-monospace, Menlo, Consolas, '
+                f'<text x="22" y="{y + 58 + LINE * k}" fill="#0a3069" font-size="12" font-family="ui-monospace, Menlo, Consolas, '
                 f'DejaVu Sans Mono, monospace" xml:space="preserve">{html.escape(line)}</text>'
             )
         y += height + 20
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y - 10}" font-family="system-ui, DejaVu Sans, '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y - 10}" viewBox="0 0 {WIDTH} {y - 10}" font-family="system-ui, DejaVu Sans, '
         f'sans-serif">\n<rect width="100%" height="100%" rx="8" fill="#f6f8fa"/>\n' + "\n".join(out) + "\n</svg>\n"
     )
 

@@ -1,4 +1,7 @@
-"""Draws a conversation as a family writes it, what is trained in colour: ``python docs/pictures/masked.py`` writes docs/_static/masked_*.svg."""
+"""Draws a conversation as a family writes it, what is trained in colour: ``python docs/pictures/masked.py`` writes docs/_static/masked_*.svg.
+
+The pages of the docs show the same as text, by ``{conversation} NAME``.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from torchtune.data import OpenAIToMessages
-from torchtune.data.formats import get_format
+from torchtune.data.formats import Segment, get_format
 
 STATIC = Path(__file__).parents[1] / "_static"
-COLUMNS, CHAR, LINE = 96, 7.25, 17
+COLUMNS, CHAR, LINE = 72, 7.25, 17
 TOOLS = [
     {
         "type": "function",
@@ -45,12 +48,22 @@ def conversation(*cities: str) -> dict[str, Any]:
     }
 
 
-def lines(name: str, row: dict[str, Any]) -> Iterator[list[tuple[str, bool, bool]]]:
+#: Formats whose template takes one call a message.
+ONE_CALL = ("llama3_2",)
+
+
+def segments(name: str) -> list[Segment]:
+    """The conversation in a format."""
+    cities = ("Oslo",) if name in ONE_CALL else ("Oslo", "Bergen")
+    sample = OpenAIToMessages()(conversation(*cities))
+    return get_format(name).render(sample["messages"], sample["tools"])
+
+
+def lines(name: str) -> Iterator[list[tuple[str, bool, bool]]]:
     """The rendered text line by line, each a list of (text, trained, control token)."""
-    sample = OpenAIToMessages()(row)
     line: list[tuple[str, bool, bool]] = []
     width = 0
-    for segment in get_format(name).render(sample["messages"], sample.get("tools")):
+    for segment in segments(name):
         for i, part in enumerate(segment.text.split("\n")):
             if i:
                 yield line
@@ -67,11 +80,10 @@ def lines(name: str, row: dict[str, Any]) -> Iterator[list[tuple[str, bool, bool
     yield line
 
 
-def draw(name: str, row: dict[str, Any]) -> str:
+def draw(name: str) -> str:
     """The picture, as SVG."""
-    rows = list(lines(name, row))
     out, y = [], LINE + 6
-    for line in rows:
+    for line in lines(name):
         x = 12.0
         for text, trained, control in line:
             width = len(text) * CHAR
@@ -91,23 +103,16 @@ def draw(name: str, row: dict[str, Any]) -> str:
     )
     width, height = round(24 + COLUMNS * CHAR), key + 14
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="ui-monospace, Menlo, Consolas, '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-family="ui-monospace, Menlo, Consolas, '
         f'DejaVu Sans Mono, monospace" font-size="12">\n<rect width="100%" height="100%" rx="8" fill="#f6f8fa"/>\n'
         + "\n".join(out)
         + "\n</svg>\n"
     )
 
 
-PICTURES = {
-    "qwen2_5": conversation("Oslo", "Bergen"),
-    "llama3_2": conversation("Oslo"),
-    "mistral_v11": conversation("Oslo", "Bergen"),
-}
-
-
 def pictures() -> dict[str, str]:
     """File name -> SVG, of each format of which a picture is shown."""
-    return {f"masked_{name}.svg": draw(name, row) for name, row in PICTURES.items()}
+    return {"masked_qwen2_5.svg": draw("qwen2_5")}
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from torchtune.models.qwen2_5 import qwen2_5_tokenizer
 
 STATIC = Path(__file__).parents[1] / "_static"
 ROWS, SIZE, BATCH = 32, 768, 8
-LEFT, WIDTH, BAR = 12, 640, 9
+LEFT, WIDTH, BAR = 12, 496, 9
 COLOURS = ("#79b8ff", "#85e89d", "#ffd33d", "#f9826c", "#b392f0", "#4ec9b0", "#ffab70")
 
 
@@ -57,7 +57,7 @@ def draw(sizes: list[int]) -> str:
     out, y = [], 24.0
     for title, (lines, padded) in layouts(sizes).items():
         share = 100 * sum(sizes) / sum(padded)
-        words = f"{title}: {len(lines)} sequences, {sum(padded):,} positions, {share:.0f} % of them tokens"
+        words = f"{title}: {len(lines)} sequences, {share:.0f} % full"
         out.append(f'<text x="{LEFT}" y="{y:.1f}" fill="#1f2328" font-size="13">{words}</text>')
         y += 8
         for members, length in zip(lines, padded, strict=True):
@@ -74,8 +74,9 @@ def draw(sizes: list[int]) -> str:
                 x += width
             y += BAR
         y += 26
+    size = 2 * LEFT + WIDTH, round(y - 12)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * LEFT + WIDTH} {y - 12:.0f}" font-family="system-ui, '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" viewBox="0 0 {size[0]} {size[1]}" font-family="system-ui, '
         f'DejaVu Sans, sans-serif">\n<rect width="100%" height="100%" rx="8" fill="#f6f8fa"/>\n'
         + "\n".join(out)
         + "\n</svg>\n"

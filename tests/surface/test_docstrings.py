@@ -258,7 +258,7 @@ def test_a_missing_part_of_a_docstring_is_noticed() -> None:
 def test_every_public_name_is_in_the_api_reference() -> None:
     """Sphinx documents what a module lists in ``__all__`` and in ``dir``, else what it defines, but no classes in part."""
     folder = Path(__file__).parents[2] / "docs" / "api"
-    pages = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.md"))
+    pages = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.md"))
     named = re.findall(r"auto(?:function|class|data):: (torchtune[\w.]*)", pages)
     shown = {id(pydoc.locate(name)) for name in named}
     for name in re.findall(r"automodule:: (torchtune[\w.]*)\n +:members:\n", pages):
