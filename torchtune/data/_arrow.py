@@ -22,11 +22,10 @@ import marshal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from torchtune.data._tool_calls import ARGUMENT_KEYS
 from torchtune.data._tools import tool_name, tool_parameters
 
 Nulls = Literal["auto", "keep", "drop"]
-
-_ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
 
 
 def looks_padded(messages: Sequence[Any]) -> bool:
@@ -49,7 +48,7 @@ def _share_names(bodies: Sequence[Mapping[str, Any]]) -> bool:
 def holds_null(value: Any) -> bool:
     """Whether there may be a null in a value; a look at its bytes, or its text, is faster than one at every object."""
     try:
-        return b"N" in marshal.dumps(value, 2) and "None" in repr(value)
+        return b"N" in marshal.dumps(value) and "None" in repr(value)
     except ValueError:  # holds what is no plain value
         return True
 
@@ -107,9 +106,7 @@ def unpad_calls(
         schema = schemas.get(call.get("name"))
         unsure = padded or (alike and schema is None)
         return {
-            key: _unpad_arguments(value, schema, padded=unsure, drop=nulls == "drop")
-            if key in _ARGUMENT_KEYS
-            else value
+            key: _unpad_arguments(value, schema, padded=unsure, drop=nulls == "drop") if key in ARGUMENT_KEYS else value
             for key, value in call.items()
         }
 
@@ -140,7 +137,7 @@ def _call_bodies(messages: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _argument_objects(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [body[key] for key in _ARGUMENT_KEYS if isinstance(body.get(key), Mapping)]
+    return [body[key] for key in ARGUMENT_KEYS if isinstance(body.get(key), Mapping)]
 
 
 def _same_keys(values: Sequence[Any]) -> bool:

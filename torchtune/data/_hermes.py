@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from typing import Any
 
-from torchtune.data._tool_calls import read_call, read_json
+from torchtune.data._tool_calls import read_call, read_json, read_literal
 
 _HERMES_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 _HERMES_RESULT = re.compile(r"<tool_response>\n?(.*?)\n?</tool_response>", re.DOTALL)
@@ -49,8 +48,8 @@ def _literal(text: str, where: str) -> Any:
         return read_json(text, where)
     except ValueError:
         try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = read_literal(text, where)
+        except ValueError:
             value = None
         if isinstance(value, dict):
             return value

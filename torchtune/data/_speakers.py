@@ -53,20 +53,32 @@ def speaker_of(message: Mapping[str, Any], where: str) -> str:
 SAID_KEYS = ("content", "value", "refusal")
 
 
-def payload(message: Mapping[str, Any]) -> Any:
-    """What a message says, under the first of :data:`SAID_KEYS` that isn't null; None where all are."""
-    for key in SAID_KEYS:
-        value = message.get(key)
-        if value is not None:
-            return value
-    return None
+def payload(message: Mapping[str, Any], where: str) -> Any:
+    """What a message says under one of :data:`SAID_KEYS`; None where all are null.
+
+    Raises:
+        ValueError: if it says different things under two of them.
+    """
+    content, value, refusal = map(message.get, SAID_KEYS)
+    if value is None and refusal is None:
+        return content
+    said = {key: message[key] for key in SAID_KEYS if message.get(key) not in (None, "")}
+    first = next(iter(said.values()), "")
+    if any(other != first for other in said.values()):
+        raise ValueError(f"{where} has different content under {list(said)}; expected it under one of them")
+    return first
 
 
 def stated_calls(message: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """The calls that a message has under ``tool_calls``, and under the older ``function_call``."""
-    return [
-        call for key in ("tool_calls", "function_call") if key in message for call in read_calls(message[key], where)
-    ]
+    """The calls that a message has under ``tool_calls``, or under the older ``function_call``.
+
+    Raises:
+        ValueError: if a call cannot be read, or there are different ones under the two.
+    """
+    calls, older = (read_calls(message.get(key), where) for key in ("tool_calls", "function_call"))
+    if calls and older and [(c["name"], c["arguments"]) for c in calls] != [(c["name"], c["arguments"]) for c in older]:
+        raise ValueError(f"{where} has different calls under 'tool_calls' and 'function_call'; expected one of the two")
+    return calls or older
 
 
 def read_part_call(part: Mapping[str, Any], where: str) -> dict[str, Any]:

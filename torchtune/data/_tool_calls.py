@@ -6,12 +6,16 @@ dropped: what cannot be read is a ValueError that says where it stands.
 
 from __future__ import annotations
 
+import ast
 import json
+import marshal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 #: Names under which data sets keep a call's arguments: OpenAI, Llama, Anthropic.
-_ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
+ARGUMENT_KEYS = ("arguments", "parameters", "input", "args")
+#: What else stands in a call. Anything more in one without arguments may be these under another name.
+_CALL_KEYS = frozenset(("name", "id", "type", "index", "function", "call_id", "status", *ARGUMENT_KEYS))
 
 
 def read_json(text: str, where: str) -> Any:
@@ -25,7 +29,7 @@ def read_json(text: str, where: str) -> Any:
         ValueError: if the text is no JSON, says a key twice, or holds NaN or Infinity; names ``where`` and the position.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         start = max(error.pos - 20, 0)
         raise ValueError(
@@ -33,6 +37,61 @@ def read_json(text: str, where: str) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not usable JSON: {error}: {text[:80]!r}") from error
+    if "\\u" in text:
+        check_writable(value, where)
+    return value
+
+
+def read_literal(text: str, where: str) -> Any:
+    """The JSON value that a Python literal is written for: ``{'a': (1, True)}`` is ``{"a": [1, true]}``.
+
+    Args:
+        text: the literal.
+        where: what errors call it.
+
+    Raises:
+        ValueError: if the text is no literal, says a key twice, or holds what is no JSON value.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Dict):
+                _unique_keys([(ast.literal_eval(key) if key else "", None) for key in node.keys])
+        return json.loads(json.dumps(ast.literal_eval(tree), allow_nan=False))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{where}: not usable as a Python literal: {error}: {text[:80]!r}") from error
+
+
+def may_be_unwritable(value: Any) -> bool:
+    """Whether :func:`check_writable` has to look closer: half characters and such floats have these bytes, and few else."""
+    try:
+        data = marshal.dumps(value)
+    except ValueError:  # holds what is no plain value
+        return True
+    return b"\xed" in data or b"\x7f" in data or b"\xff" in data
+
+
+def check_writable(value: Any, where: str) -> None:
+    """Refuses what no JSON text in UTF-8 can hold.
+
+    Args:
+        value: values of a row.
+        where: what errors call it.
+
+    Raises:
+        ValueError: if a text in it holds half a character (the cause is a UnicodeError), or a number is NaN or infinite.
+    """
+    if not may_be_unwritable(value):
+        return
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ValueError(f"{where} holds half a character, {half!a}, which no UTF-8 text can") from error
+    except ValueError as error:
+        raise ValueError(f"{where} holds NaN or an infinite number, which is no JSON value") from error
+    except (RecursionError, TypeError):  # told where it is written
+        pass
 
 
 def read_arguments(value: Any, where: str) -> dict[str, Any]:
@@ -79,12 +138,22 @@ def read_call(value: Any, where: str) -> dict[str, Any]:
     name = body.get("name")
     if not isinstance(name, str) or not name:
         raise ValueError(f"{where}: the call has no name; found keys {sorted(map(str, body))}")
-    given = [key for key in _ARGUMENT_KEYS if body.get(key) is not None]
-    if len(given) > 1:
+    given = [key for key in ARGUMENT_KEYS if body.get(key) is not None]
+    if not given:
+        body = {**value, **body}
+        unknown = [key for key, said in body.items() if key not in _CALL_KEYS and said is not None]
+        unknown += [key for key in ARGUMENT_KEYS if value.get(key) is not None]
+        if unknown:
+            raise ValueError(f"{where}: the call of {name!r} has no 'arguments' beside its name, but {unknown}")
+    elif len(given) > 1:
         raise ValueError(f"{where}: the call of {name!r} has arguments under {given}; expected one of them")
-    arguments = read_arguments(body.get(given[0]) if given else None, f"{where}, call of {name!r}")
-    call_id = value.get("id")
-    return {"name": name, "arguments": arguments, "id": None if call_id is None else str(call_id)}
+    arguments = read_arguments(body[given[0]] if given else None, f"{where}, call of {name!r}")
+    return {"name": name, "arguments": arguments, "id": read_id(value.get("id"))}
+
+
+def read_id(value: Any) -> str | None:
+    """The id of a call, as text; an empty one names no call, so it is none."""
+    return None if value is None or value == "" else str(value)
 
 
 def read_calls(value: Any, where: str) -> list[dict[str, Any]]:
@@ -109,6 +178,13 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         seen = [key for key, _ in pairs]
         raise ValueError(f"key {next(key for key in seen if seen.count(key) > 1)!r} stands twice in one object")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:20]} is too large for a number")
     return value
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torchtune.data._tool_calls import check_writable, read_json
 
 
 def tool_name(tool: Mapping[str, Any]) -> str | None:
@@ -34,7 +35,7 @@ def read_tools(value: Any, where: str = "tools") -> list[dict[str, Any]]:
         The tools; empty where the row has none.
 
     Raises:
-        ValueError: if the value is not JSON, not a list of objects, or a tool has no name.
+        ValueError: if the value is not JSON, not a list of objects, holds what no JSON can, or a tool has no name.
     """
     value = _parsed(value, where)
     if value is None or value == "":
@@ -54,18 +55,21 @@ def read_tools(value: Any, where: str = "tools") -> list[dict[str, Any]]:
                 f"{{'name': ...}}, but found keys {sorted(map(str, tool))}"
             )
         tools.append(dict(tool))
+    check_writable(tools, where)
     return tools
 
 
+def find_tools(row: Mapping[str, Any], column: str) -> tuple[str, Any]:
+    """The column that a row has its tools in, and what it holds: OpenAI's older ``functions`` where there are no ``tools``."""
+    older = column == "tools" and row.get(column) is None and row.get("functions") is not None
+    column = "functions" if older else column
+    return column, row.get(column)
+
+
 def _parsed(value: Any, where: str) -> Any:
-    if not isinstance(value, str) or not value.strip():
-        return None if isinstance(value, str) else value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not valid JSON: {error.msg} at character {error.pos}: {value[:80]!r}") from error
-    except RecursionError as error:
-        raise ValueError(f"{where} is nested too deep: {value[:80]!r}") from error
+    if not isinstance(value, str):
+        return value
+    return read_json(value, where) if value.strip() else None
 
 
 def _kind(value: Any) -> str:

@@ -13,7 +13,7 @@ from torchtune.data._flags import set_flags
 from torchtune.data._masking import MaskingStrategy, mask_messages, resolve_strategy
 from torchtune.data._message import Message, ToolCall
 from torchtune.data._tool_calls import read_json
-from torchtune.data._tools import read_tools
+from torchtune.data._tools import find_tools, read_tools
 from torchtune.data._turns import read_turns
 from torchtune.data._utils import format_content_with_images, row_image
 
@@ -71,7 +71,7 @@ def _system(prompt: str | None) -> list[Message]:
 def _read_tools(
     sample: Mapping[str, Any], column: str, padded: Callable[[], bool] | None, nulls: Nulls
 ) -> list[dict[str, Any]]:
-    value = sample.get(column)
+    column, value = find_tools(sample, column)
     if value is not None and nulls != "keep" and holds_null(value):
         value = unpad_tools(value, padded=padded is not None and padded(), nulls=nulls)
     return read_tools(value, f"Column {column!r}")

@@ -22,12 +22,14 @@ from torchtune.data._speakers import (
     speaker_of,
     stated_calls,
 )
-from torchtune.data._tool_calls import read_calls
+from torchtune.data._tool_calls import check_writable, may_be_unwritable, read_calls, read_id
 
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _TEXT_KEYS = ("text", "content", "value", "refusal")
 _REASONING_PARTS = ("reasoning", "thinking")
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+#: Keys under which a message may say something that no format here writes.
+_UNREAD_KEYS = ("audio", "tool_call")
 #: Keys of messages that say no more than who calls or says what.
 _BARE_KEYS = frozenset(("role", "content", "tool_calls", "tool_call_id", "from", "value"))
 _IMAGE_PARTS = ("image", "image_url", "input_image")
@@ -85,13 +87,16 @@ def collect_turns(
     turns: list[dict[str, Any] | None] = []
     places: list[Place] = []
     errors: list[tuple[int, ValueError]] = []
-    joinable, of_column = False, f" of column {column!r}"
+    joinable, of_column, suspect = False, f" of column {column!r}", may_be_unwritable(messages)
     for index, message in enumerate(messages):
         read: list[dict[str, Any]] = []
         is_call = False
         if index not in unread:
             try:
-                read, is_call = _read(message, f"message {index}{of_column}", parse_text_calls)
+                where = f"message {index}{of_column}"
+                read, is_call = _read(message, where, parse_text_calls)
+                if suspect:
+                    check_writable(read, where)
             except ValueError as error:
                 errors.append((index, error))
         before = turns[-1] if turns else None
@@ -119,7 +124,7 @@ def _read(message: Any, where: str, parse_text_calls: bool) -> tuple[list[dict[s
 
 
 def _call_turn(message: Mapping[str, Any], where: str) -> dict[str, Any]:
-    calls = read_calls(payload(message), where)
+    calls = read_calls(payload(message, where), where)
     if not calls:
         raise ValueError(f"{where} is a call by its role, but holds none; expected JSON with 'name' and 'arguments'")
     turn: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": calls}
@@ -137,7 +142,7 @@ def _joins(before: Mapping[str, Any], call: Mapping[str, Any]) -> bool:
 def _turn(message: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": role}
     calls: list[dict[str, Any]] = []
-    content = payload(message)
+    content = payload(message, where)
     if content is None and role != "assistant" and message.keys().isdisjoint(SAID_KEYS):
         raise ValueError(f"{where} has no 'content' (or 'value'); found keys {sorted(map(str, message))}")
     turn["content"] = content if isinstance(content, str) else _content(content, role, where, turn, calls)
@@ -153,14 +158,20 @@ def _turn(message: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:
 
 def _add_extras(turn: dict[str, Any], message: Mapping[str, Any], where: str) -> None:
     """Ids, names, reasoning and weight, where the row has any."""
-    if turn["role"] in ("tool", "ipython") and message.get("tool_call_id") is not None:
-        turn["tool_call_id"] = str(message["tool_call_id"])
+    if turn["role"] in ("tool", "ipython") and (call_id := read_id(message.get("tool_call_id"))) is not None:
+        turn["tool_call_id"] = call_id
     if message.keys() <= _BARE_KEYS and "reasoning_content" not in turn:
         return
     if message.get("name") is not None:
         turn["name"] = str(message["name"])
+    for key in _UNREAD_KEYS:
+        if message.get(key) is not None:
+            raise ValueError(f"{where} has {key!r}, which is not read; expected 'content' or 'tool_calls'")
     places = [turn.get("reasoning_content"), *(message.get(key) for key in _REASONING_KEYS)]
-    given = list(dict.fromkeys(text for text in places if isinstance(text, str)))
+    given = [text for text in places if text is not None]
+    if not all(isinstance(text, str) for text in given):
+        raise ValueError(f"{where}: reasoning must be text, but found {[type(text).__name__ for text in given]}")
+    given = list(dict.fromkeys(given))
     said = [text for text in given if text]
     if len(said) > 1:
         raise ValueError(f"{where} has reasoning in several places that differ; expected it in 'reasoning_content'")
@@ -172,7 +183,7 @@ def _add_extras(turn: dict[str, Any], message: Mapping[str, Any], where: str) ->
 
 
 def _weight(message: Mapping[str, Any], where: str) -> float | None:
-    """The weight of a message: ``weight``, or 0 where ``train`` is false."""
+    """The weight of a message: ``weight``, or 0 where ``train`` or ``loss`` is false."""
     train, weight = message.get("train"), message.get("weight")
     if train is not None and not isinstance(train, bool):
         raise ValueError(f"{where}: 'train' must be true or false, but found {train!r}")
@@ -180,7 +191,8 @@ def _weight(message: Mapping[str, Any], where: str) -> float | None:
         good = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not good or not math.isfinite(weight) or weight < 0:
             raise ValueError(f"{where}: 'weight' must be a number of 0 or more, but found {weight!r}")
-    return 0.0 if train is False else None if weight is None else float(weight)
+    masked = train is False or message.get("loss") is False
+    return 0.0 if masked else None if weight is None else float(weight)
 
 
 def _content(

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from torchtune.data._tools import read_tools
+from torchtune.data._tools import find_tools, read_tools
 from torchtune.data._transforms import InputOutputToMessages, OpenAIToMessages, ShareGPTToMessages
 from torchtune.datasets._packed import PackedDataset, PackedStream, Packing
 from torchtune.datasets._sft import SFTDataset, SFTTransform
@@ -300,7 +300,7 @@ class _WithTools:
         self._transform, self._tools, self._column = transform, tools, column
 
     def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
-        if sample.get(self._column) is None:
+        if find_tools(sample, self._column)[1] is None:
             sample = {**sample, self._column: self._tools}
         return self._transform(sample)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import json
 import os
@@ -11,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torchtune.data._tool_calls import ARGUMENT_KEYS, read_literal
 from torchtune.data._turns import CALL_ROLES
 from torchtune.data.checks._parse import parse_row
 from torchtune.data.checks._report import RowError, RowResult
@@ -18,8 +18,8 @@ from torchtune.data.checks._row import RowChecker
 from torchtune.data.checks._source import RawRow
 
 
-def repair(checker: RowChecker, data: bytes | Mapping[str, Any], result: RowResult) -> dict[str, Any] | None:
-    """A row without its errors, where each of them has one possible repair; else None.
+def repair(checker: RowChecker, data: bytes | Mapping[str, Any], result: RowResult) -> bytes | None:
+    """A row without its errors, as a line of JSON, where each of them has one possible repair; else None.
 
     What was repaired is noted in ``result.repairs``.
     """
@@ -37,11 +37,12 @@ def repair(checker: RowChecker, data: bytes | Mapping[str, Any], result: RowResu
         if not said:
             return None
         done.append(f"message {error.message}: {said}")
-    again = checker.check(result.line, result.row, json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    written = _written(row, result.line)
+    again = checker.check(result.line, result.row, written)
     if again.errors:
         return None
     result.repairs, result.repaired_key = done, again.key
-    return row
+    return written
 
 
 def _mend_literal(messages: list[Any], error: RowError) -> str:
@@ -59,15 +60,12 @@ def _mend_literal(messages: list[Any], error: RowError) -> str:
     return "a Python literal became JSON" if changed else ""
 
 
-_TEXT_KEYS = ("arguments", "parameters", "input", "args", "function")
-
-
 def _as_json(value: Any) -> Any:
     """A value whose texts that are Python literals of objects or lists are JSON texts."""
     if isinstance(value, list):
         return [_as_json(item) for item in value]
     if isinstance(value, dict):
-        return {k: _as_json(v) if k in _TEXT_KEYS else v for k, v in value.items()}
+        return {k: _as_json(v) if k in (*ARGUMENT_KEYS, "function") else v for k, v in value.items()}
     if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
         return value
     try:
@@ -76,9 +74,8 @@ def _as_json(value: Any) -> Any:
     except (ValueError, RecursionError):
         pass
     try:
-        literal = ast.literal_eval(value.strip())
-        return json.dumps(literal, ensure_ascii=False, allow_nan=False)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return json.dumps(read_literal(value, "a call"), ensure_ascii=False)
+    except ValueError:
         return value
 
 
@@ -112,7 +109,7 @@ class FixWriter:
         source: where the rows come from, which it may not be.
 
     Raises:
-        ValueError: if it is the source, no file, or in no folder.
+        ValueError: if it is the source, no file, or in no folder; or, from :meth:`add`, if JSON cannot hold a row's value.
     """
 
     def __init__(self, path: str | os.PathLike[str], source: Any) -> None:
@@ -156,10 +153,11 @@ class FixWriter:
         if result.repaired is not None:
             self._repaired.append({"line": result.line, "repairs": result.repairs})
             self._file.write(result.repaired)
-        elif isinstance(raw.data, bytes):
-            self._file.write(_one_line(raw.data))
+        elif isinstance(raw.data, Mapping):
+            self._file.write(_written(raw.data, raw.line))
         else:
-            self._file.write(json.dumps(raw.data, ensure_ascii=False).encode() + b"\n")
+            # Line breaks stand between the values of a JSON text only.
+            self._file.write((raw.data or b"").strip().replace(b"\n", b" ") + b"\n")
         self._written += 1
 
     def report(self) -> dict[str, Any]:
@@ -172,7 +170,16 @@ class FixWriter:
         }
 
 
-def _one_line(data: bytes) -> bytes:
-    """A row's JSON on a line of its own, as it stands where it is on one already."""
-    data = data.strip()
-    return (json.dumps(json.loads(data), ensure_ascii=False).encode() if b"\n" in data else data) + b"\n"
+def _written(row: Mapping[str, Any], line: int) -> bytes:
+    """A row from memory or a table as a line of JSON; times become text."""
+
+    def text_of(value: Any) -> str:
+        if hasattr(value, "isoformat"):
+            return value.isoformat()
+        raise ValueError(f"it holds {type(value).__name__}")
+
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=text_of) + "\n"
+    except ValueError as error:
+        raise ValueError(f"fix: row {line} is no JSON: {error}; leave out the column that holds it") from error
+    return text.encode("utf-8", "backslashreplace")  # half a character, as JSON escapes it

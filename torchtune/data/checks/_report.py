@@ -55,6 +55,7 @@ NOTES = {
     "no_tools": "with calls, but no tools, so their names and arguments are not checked (tools can be given for all rows)",
     "unanswered": "with a call in the middle that no result answers",
     "extra_arguments": "with arguments that the tool's schema does not name (and does not forbid)",
+    "system_column": "with a column 'system' that is not read (style='apigen_mt' reads it as the first message)",
     "empty_question": "with a user message that says nothing",
     "ends_unanswered": "that end in a user message or a result, which nothing answers",
     "schema_dialect": "with schema types that JSON Schema does not know, read as what they mean (float as number, ...)",

@@ -16,7 +16,7 @@ from torchtune.data._masking import MaskingStrategy, mask_messages
 from torchtune.data._message import TOOL_ROLES, Message, ToolCall
 from torchtune.data._tool_calls import read_json
 from torchtune.data._tool_sets import TOOL_SETS
-from torchtune.data._tools import read_tools, tool_name
+from torchtune.data._tools import find_tools, read_tools, tool_name
 from torchtune.data._turns import CALL_ROLES, ROLES, Place, collect_turns
 from torchtune.data._validate import iter_problems
 from torchtune.data.checks._model import Model
@@ -28,7 +28,6 @@ from torchtune.data.checks._schema import ArgumentChecker
 COLUMNS = {"openai": "messages", "sharegpt": "conversations"}
 #: Columns of rows that are no conversations, but train all the same.
 _PROMPTED = ({"instruction", "output"}, {"input", "output"}, {"prompt", "completion"}, {"prompt", "response"})
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _INDEX = re.compile(r"\b(?:message|index) (\d+)\b|\bmessages?\[(\d+)\]")
 _REMOTE = re.compile(r"[a-z0-9]+://|data:")
 _CALL_WORDS = re.compile(r"\bcalls?\b|arguments|JSON")
@@ -108,17 +107,18 @@ class RowChecker:
         row = None if row is None else self.adapt(row, result)
         if row is None:
             return
-        surrogates = isinstance(data, bytes) and _SURROGATE.search(data) is not None
         deep = not isinstance(data, bytes) or data.count(b"{") + data.count(b"[") > MAX_DEPTH
         if is_preference(row, self.options.style) and not self._column(row):
-            check_preference(self, result, row, check_depth=deep, surrogates=surrogates)
+            check_preference(self, result, row, check_depth=deep)
             return
-        read = self.read(row, result, check_depth=deep, surrogates=surrogates)
+        read = self.read(row, result, check_depth=deep)
         if not read.column:
             result.errors += read.errors
             result.key = _key(row)
             return
         result.key = row_key(row, read)
+        if row.get("system") and read.column != "system":
+            result.notes.add("system_column")
         self.judge(result, read)
 
     def adapt(self, row: Mapping[str, Any], result: RowResult) -> Mapping[str, Any] | None:
@@ -143,15 +143,7 @@ class RowChecker:
             self._ask_model(result, read, read.whole)
         result.errors.sort(key=lambda error: -1 if error.message is None else error.message)
 
-    def read(
-        self,
-        row: Mapping[str, Any],
-        result: RowResult,
-        *,
-        column: str = "",
-        check_depth: bool = True,
-        surrogates: bool = True,
-    ) -> ReadRow:
+    def read(self, row: Mapping[str, Any], result: RowResult, *, column: str = "", check_depth: bool = True) -> ReadRow:
         """The row as it is read for training, but with every fault instead of the first."""
         o = self.options
         column = column or self._column(row)
@@ -189,14 +181,15 @@ class RowChecker:
             rows = unpad_calls(rows, read.tools or [], padded=padded)
         turns, places, errors = collect_turns(rows, column=column, parse_text_calls=o.parse_text_calls, unread=deep)
         for i, why in errors:
-            text = str(why)
+            kind, text = _kind_of(rows[i], str(why)), str(why)
             if isinstance(why.__cause__, RecursionError):
-                text = f"A value in message {i} is nested deeper than {MAX_DEPTH} levels: {text[:200]}"
-            kind = "nesting" if isinstance(why.__cause__, RecursionError) else _kind_of(rows[i], text)
+                kind, text = "nesting", f"A value in message {i} is nested deeper than {MAX_DEPTH} levels: {text[:200]}"
+            elif isinstance(why.__cause__, UnicodeError):
+                kind = "encoding"
             fault(i, kind, text, f"{column}[{i}]")
         read.turns, read.places = turns, places
         for turn, place in zip(turns, places, strict=True):
-            message = None if turn is None else self._message(turn, place, fault, column, check_depth, surrogates)
+            message = None if turn is None else self._message(turn, place, fault, column, check_depth)
             read.messages.append(message)
         flagged = [message or Message("user", "") for message in read.messages]
         set_flags(flagged)
@@ -212,8 +205,7 @@ class RowChecker:
 
     def _read_tools(self, row: Mapping[str, Any], read: ReadRow, padded: bool, fault: Any) -> None:
         """The tools of the row, or those of all rows; an empty list in the row declares that there are none."""
-        column = self.options.tools_column
-        value = row.get(column)
+        column, value = find_tools(row, self.options.tools_column)
         if value is None:
             read.tools = None if self.options.tools is None else [dict(tool) for tool in self.options.tools]
             return
@@ -239,14 +231,12 @@ class RowChecker:
             except ValueError as error:
                 text = str(error).replace(f"Column {column!r}[0]", f"Column {column!r}[{i}]")
                 fault(None, "bad_tools", text, f"{column}[{i}]")
-                continue
+                if not isinstance(item, Mapping) or tool_name(item) is None:
+                    continue
+                tool = dict(item)  # what calls it is right all the same
             if depth_of(tool) > MAX_DEPTH:
-                fault(
-                    None,
-                    "bad_tools",
-                    f"Column {column!r}[{i}] is nested deeper than {MAX_DEPTH} levels",
-                    f"{column}[{i}]",
-                )
+                text = f"Column {column!r}[{i}] is nested deeper than {MAX_DEPTH} levels"
+                fault(None, "bad_tools", text, f"{column}[{i}]")
                 continue
             if tool_name(tool) in names:
                 text = f"Column {column!r}[{i}] declares {tool_name(tool)!r} again; expected each name once"
@@ -255,15 +245,12 @@ class RowChecker:
             read.tools.append(tool)
 
     def _message(
-        self, turn: dict[str, Any], place: Place, fault: Any, column: str, check_depth: bool, surrogates: bool
+        self, turn: dict[str, Any], place: Place, fault: Any, column: str, check_depth: bool
     ) -> Message | None:
         """The message of a turn; None, with its fault, where there can be no such message."""
         at, where = place.message, f"{column}[{place.message}]"
         if check_depth and depth_of(turn) > MAX_DEPTH:
             fault(at, "nesting", f"A value in message {at} is nested deeper than {MAX_DEPTH} levels", where)
-            return None
-        if surrogates and (half := _half_character(turn)):
-            fault(at, "encoding", f"Message {at} holds half a character, {half!a}, which no UTF-8 text can", where)
             return None
         for part in turn["content"] if isinstance(turn["content"], list) else ():
             image = part["content"] if part["type"] == "image" else None
@@ -433,15 +420,6 @@ def _kind_of(message: Any, text: str) -> str:
     if not isinstance(speaker, str) or speaker not in ROLES:
         return "unknown_role"
     return "bad_call" if _CALL_WORDS.search(text) else "bad_message"
-
-
-def _half_character(value: Any) -> str:
-    """A surrogate without its other half, where some text of a value holds one."""
-    try:
-        json.dumps(value, ensure_ascii=False, default=str).encode()
-    except UnicodeEncodeError as error:
-        return error.object[error.start]
-    return ""
 
 
 def _without_ids(turn: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import sys
@@ -186,7 +185,7 @@ def _check_chunk(checker: RowChecker, chunk: list[RawRow], fix: bool) -> list[Ro
             results.append(RowResult(raw.line, raw.row, [RowError(raw.line, raw.row, None, kind, text)]))
             continue
         result = checker.check(raw.line, raw.row, raw.data)
-        if fix and result.errors and (row := repair(checker, raw.data, result)) is not None:
-            result.repaired = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        if fix and result.errors:
+            result.repaired = repair(checker, raw.data, result)
         results.append(result)
     return results

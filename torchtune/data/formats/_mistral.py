@@ -180,21 +180,15 @@ class MistralV3(ChatFormat):
         ids: dict[int, str] = {}
         if not self.has_ids:
             return ids
-        waiting: list[ToolCall] = []
-        count = 0
-        for turn in chat.turns:
+        answered, count = chat.answered(), 0
+        for at, turn in enumerate(chat.turns):
             for call in turn.calls:
                 ids[id(call)] = self._nine(turn, call.id, count, chat.options.call_ids)
                 count += 1
-            if turn.calls:
-                waiting = list(turn.calls)
+            if at in answered:
+                ids[id(turn)] = ids[id(answered[at])]
             elif turn.role == "tool":
-                match = next((c for c in waiting if turn.call_id is not None and c.id == turn.call_id), None)
-                if match is None and turn.call_id is None and waiting:
-                    match = waiting[0]
-                waiting = [c for c in waiting if c is not match]
-                known = ids[id(match)] if match else self._nine(turn, turn.call_id, count, chat.options.call_ids)
-                ids[id(turn)] = known
+                ids[id(turn)] = self._nine(turn, turn.call_id, count, chat.options.call_ids)
         return ids
 
     def _nine(self, turn: Turn, given: str | None, count: int, rule: str) -> str:

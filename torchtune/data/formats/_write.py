@@ -193,22 +193,25 @@ class Chat:
         """Position of the last turn of one of these roles, -1 if there is none."""
         return max((at for at, turn in enumerate(self.turns) if turn.role in roles), default=-1)
 
-    def call_names(self) -> dict[int, str]:
-        """Position of each tool result -> name of the function it answers, by its name, its id, or its place."""
-        names: dict[int, str] = {}
+    def answered(self) -> dict[int, ToolCall]:
+        """Position of each tool result -> the call it answers: by its id, or where it has none by its name or its place."""
+        answered: dict[int, ToolCall] = {}
         waiting: list[ToolCall] = []
         for at, turn in enumerate(self.turns):
             if turn.calls:
                 waiting = list(turn.calls)
             elif turn.role == "tool":
-                match = next((c for c in waiting if turn.call_id is not None and c.id == turn.call_id), None)
-                match = match or (waiting[0] if waiting and turn.call_id is None else None)
-                if match is not None:
-                    waiting = [c for c in waiting if c is not match]
-                name = turn.name or (match.name if match else None)
-                if name:
-                    names[at] = name
-        return names
+                by_id = turn.call_id is not None
+                fits = [c for c in waiting if (c.id == turn.call_id if by_id else c.name == turn.name)]
+                if match := (fits or ([] if by_id else waiting))[:1]:
+                    answered[at] = match[0]
+                    waiting = [c for c in waiting if c is not match[0]]
+        return answered
+
+    def call_names(self) -> dict[int, str]:
+        """Position of each tool result -> name of the function it answers."""
+        named = {at: turn.name for at, turn in enumerate(self.turns) if turn.role == "tool" and turn.name}
+        return {at: call.name for at, call in self.answered().items()} | named
 
 
 class Writer:
