@@ -67,6 +67,8 @@ SETTINGS: dict[str, dict[str, str]] = {
         "context_parallel_dim": "ranks that share a sequence",
         "context_parallel_rotate_method": "`allgather` or `alltoall`",
         "fsdp_cpu_offload": "true: parameters and optimizer on the CPU",
+        "fsdp": "`cpu_offload`: the same, as in older configs",
+        "memory_efficient_fsdp_wrap": "true: as `custom_sharded_layers: [tok_embeddings, output]`, as in older configs",
         "fsdp_reshard_after_forward": "false: more memory, less traffic",
         "distributed_timeout_seconds": "how long a collective waits; default 1800",
     },

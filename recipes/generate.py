@@ -76,6 +76,7 @@ class InferenceRecipe:
         self.dtype = training.get_dtype(cfg.dtype, device=self.device)
         self.world_size, self.rank = training.get_world_size_and_rank()
         log.setLevel(cfg.get("log_level", "INFO"))
+        self.max_new_tokens = cfg.get("max_new_tokens", 300)
         self.seed = training.set_seed(cfg.get("seed"), cfg.get("cudnn_deterministic_mode"))
 
     def setup(self) -> None:
@@ -114,8 +115,8 @@ class InferenceRecipe:
         """Generates once, prints the answer, and returns it."""
         messages, tools = self.conversation()
         stops = self.tokenizer.official_stop_tokens if self.structured else self.tokenizer.stop_tokens
-        options = {"max_generated_tokens": self.cfg.max_new_tokens, "temperature": self.cfg.temperature}
-        options |= {"top_k": self.cfg.top_k, "stop_tokens": stops, "rng": self._shared_draws()}
+        options = {"max_generated_tokens": self.max_new_tokens, "temperature": self.cfg.get("temperature", 0.6)}
+        options |= {"top_k": self.cfg.get("top_k"), "stop_tokens": stops, "rng": self._shared_draws()}
         started = time.perf_counter()
         if any(message.contains_media for message in messages):
             answer = self._answer_images(messages, tools, options)
@@ -132,7 +133,7 @@ class InferenceRecipe:
     def _answer_text(self, options: dict[str, Any]) -> list[int]:
         tokens = self.prompt_tokens()
         if self.cfg.get("enable_kv_cache", True):
-            room = len(tokens) + self.cfg.max_new_tokens
+            room = len(tokens) + self.max_new_tokens
             with self.device:
                 self.model.setup_caches(1, self.dtype, encoder_max_seq_len=1, decoder_max_seq_len=room)
         prompt = torch.tensor(tokens, dtype=torch.long, device=self.device)

@@ -28,7 +28,6 @@ from torchtune.rlhf import masked_sum
 from torchtune.rlhf._rollout import alike, as_batch, gathered, group_advantages, token_logprobs
 from torchtune.rlhf.loss import GroupPolicyLoss
 from torchtune.rlhf.tools import Episode, collect
-from torchtune.training import tool_eval
 
 if TYPE_CHECKING:
     from torchtune.modules import TransformerDecoder
@@ -111,8 +110,7 @@ class GRPORecipe(training.PolicyRecipe):
         self.held_out: Any = config.instantiate(held_out.dataset, self.tokenizer) if held_out else None
         self.updates = cfg.get("ppo_epochs", 1)
         self.plan(training.steps_per_epoch(self.data, 1, cfg.get("num_steps")), cfg.epochs, self.updates)
-        self.tool_evaluator = self._setup_tool_eval()
-        self.tool_scores: dict[str, tool_eval.ToolEvalResult] = {}
+        self.prepare_tool_calls()
         self.reward_scores: dict[str, dict[str, float]] = {}
         self.resume()
 
@@ -128,18 +126,6 @@ class GRPORecipe(training.PolicyRecipe):
             name if repeated[name] == 1 else f"{name}_{i}": f
             for i, (name, f) in enumerate(zip(names, functions, strict=True))
         }
-
-    def _setup_tool_eval(self) -> Any:
-        section = self.cfg.get("eval_tool_calls")
-        if section is None:
-            return None
-        return tool_eval.ToolCallEvaluator(
-            self.tokenizer,
-            config.instantiate(section.dataset),
-            max_new_tokens=section.get("max_new_tokens", 256),
-            batch_size=section.get("batch_size", 16),
-            show_samples=section.get("show_samples", 2),
-        )
 
     def train(self, **_: Any) -> None:
         """The loop: sample groups of answers, reward them, step on them ``ppo_epochs`` times."""
@@ -354,9 +340,10 @@ class GRPORecipe(training.PolicyRecipe):
             label: the time, for tables.
             step: only what is due at this step. Default: all.
         """
-        for key, score in (("eval_tool_calls", self.evaluate_tool_calls), ("eval_rewards", self.evaluate_rewards)):
-            every = (self.cfg.get(key) or {}).get("every_n_steps")
-            if self.cfg.get(key) and (step is None or (every and step % every == 0)):
+        score_calls = partial(self.evaluate_tool_calls, model=self.policy.model)
+        for key, score in (("eval_tool_calls", score_calls), ("eval_rewards", self.evaluate_rewards)):
+            section = self.cfg.get(key)
+            if section and (step is None or self.due(section.get("every_n_steps"))):
                 score(label)
 
     def evaluate_rewards(self, label: str) -> None:
@@ -374,17 +361,6 @@ class GRPORecipe(training.PolicyRecipe):
         if self.metric_logger is not None:
             self.metric_logger.log_dict(metrics, step=self.global_step)
             log.info("Held-out reward, %s: %.3f", label, metrics["eval/reward"])
-
-    def evaluate_tool_calls(self, label: str) -> None:
-        """Scores the model's calls on ``eval_tool_calls.dataset``."""
-        self.tool_scores[label] = result = self.tool_evaluator(self.policy.model)
-        if self.metric_logger is not None:
-            self.metric_logger.log_dict(result.scores.metrics(), step=self.global_step)
-            if label == "after":
-                from rich.console import Console
-
-                title = f"Tool calls, {len(result.cases)} held-out turns"
-                Console().print(tool_eval.report(self.tool_scores, title=title))
 
     def cleanup(self, **_: Any) -> None:
         """Ends the tools' processes, closes the logger and the process group."""

@@ -39,6 +39,7 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "quickstart/tool_calling",
     ),
     "full_finetune_distributed": (
+        "dev/3B_grpo_sft",
         "llama2/7B_full",
         "llama2/13B_full",
         "llama3/8B_full",
@@ -85,7 +86,7 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "llama4/scout_17B_16E_full",
         "llama4/maverick_17B_128E_full",
         "dev/8B_full_experimental",
-        "dev/3B_grpo_sft",
+        "dev/3B_sft_for_grpo",
         "quickstart/tool_calling",
     ),
     "lora_finetune_single_device": (
@@ -285,7 +286,10 @@ CONFIGS: dict[str, tuple[str, ...]] = {
         "qwen2/1.5_to_0.5B_KD_lora_distributed",
         "llama3_2/8B_to_1B_KD_lora_distributed",
     ),
-    "dev/early_exit_finetune_distributed": ("llama2/7B_full_early_exit",),
+    "dev/early_exit_finetune_distributed": (
+        "llama2/7B_full_early_exit",
+        "dev/7B_full_early_exit",
+    ),
     "dev/lora_finetune_distributed_multi_dataset": ("dev/11B_lora_multi_dataset",),
     "lora_dpo_single_device": (
         "llama2/7B_lora_dpo_single_device",

@@ -27,6 +27,13 @@ HAND_WRITTEN: dict[str, tuple[str, ...]] = {
     "generate": ("quickstart/generation",),
 }
 
+# The same config under a second name: torchtune lists one and has a file of the other
+SECOND_NAMES = {
+    "dev/3B_sft_for_grpo": "dev/3B_grpo_sft",
+    "dev/7B_full_early_exit": "llama2/7B_full_early_exit",
+}
+FIRST = "dev/3B_grpo_sft"  # of its recipe, as `tune ls` of torchtune has it
+
 # Families whose rows stand ready, but whose models are not there yet: not written, not listed
 WAITING: frozenset[str] = frozenset()
 _READY = tuple(checkpoint for checkpoint in CHECKPOINTS if checkpoint.name.split("/")[0] not in WAITING)
@@ -35,7 +42,11 @@ _READY = tuple(checkpoint for checkpoint in CHECKPOINTS if checkpoint.name.split
 def _others() -> dict[str, tuple[str, str]]:
     """Recipe and text of the configs that are no checkpoint with a method."""
     makers = (variant_configs, preference_configs, generation_configs, evaluation_configs)
-    return {name: config for maker in makers for name, config in maker(WAITING).items()}
+    found = {name: config for maker in makers for name, config in maker(WAITING).items()}
+    for second, name in SECOND_NAMES.items():
+        recipe, text = found[name]
+        found[second] = (recipe, text.replace(f"--config {name}\n", f"--config {second}\n"))
+    return found
 
 
 def written_configs() -> dict[str, str]:
@@ -59,7 +70,7 @@ def index() -> dict[str, list[str]]:
         listed.setdefault(recipe, []).append(name)
     for recipe, names in HAND_WRITTEN.items():
         listed.setdefault(recipe, []).extend(names)
-    return listed
+    return {recipe: sorted(names, key=lambda name: name != FIRST) for recipe, names in listed.items()}
 
 
 def index_text() -> str:

@@ -49,7 +49,9 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "ac_mode",
             "ac_option",
             "custom_sharded_layers",
+            "memory_efficient_fsdp_wrap",
             "fsdp_cpu_offload",
+            "fsdp",
             "low_cpu_ram",
         ),
     ),
@@ -82,6 +84,8 @@ REMARKS = {
     "enable_activation_checkpointing": "less memory, slower",
     "enable_activation_offloading": "still less memory: activations wait in CPU memory",
     "fsdp_cpu_offload": "true keeps weights and optimizer in CPU memory",
+    "fsdp.cpu_offload": "true keeps weights and optimizer in CPU memory",
+    "memory_efficient_fsdp_wrap": "true shards embeddings and output by themselves too",
     "profiler.enabled": "true writes a trace of a few steps",
 }
 

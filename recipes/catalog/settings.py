@@ -79,7 +79,7 @@ SETTINGS: tuple[tuple[str, str], ...] = (
         "llama2/70B_*lora llama3*/70B_*lora",
         "@rank_16 gradient_accumulation_steps=1 enable_activation_checkpointing=true",
     ),
-    ("llama2/*_qlora llama3_1/405B_qlora", "fsdp_cpu_offload=false"),
+    ("llama2/*_qlora llama3_1/405B_qlora", "fsdp.cpu_offload=false"),
     ("llama2/13B_qlora_single_device", "checkpointer.checkpoint_dir=/tmp/Llama-2-13b-hf/"),
     ("llama3_1/405B_qlora", "@rank_16 batch_size=1 save_adapter_weights_only=true -model.lora_dropout"),
     ("llama3_[13]/70B_*lora", "save_adapter_weights_only=true"),

@@ -45,6 +45,7 @@ _TINY_LLAMA = (
 _EXPERIMENTAL = (
     "-dataset_val -batch_size_val -run_val_every_n_steps -dataset.split -custom_sharded_layers -clip_grad_norm "
     "-optimizer_in_bwd dataset._component_=torchtune.datasets.alpaca_dataset ac_mode=selective ac_option=2 "
+    "memory_efficient_fsdp_wrap=false "
     "enable_activation_checkpointing=false log_every_n_steps=null tokenizer.path=/tmp/Meta-Llama-3-8B/original/tokenizer.model "
     "checkpointer._component_=torchtune.training.FullModelMetaCheckpointer "
     "checkpointer.checkpoint_dir=/tmp/Meta-Llama-3-8B/original/ checkpointer.checkpoint_files=[consolidated.00.pth]"

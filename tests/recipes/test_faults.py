@@ -67,7 +67,7 @@ def test_nan_loss_is_skipped_by_option_and_counted(run: Run, tmp_path: Path) -> 
     assert "the step is left out (1 so far). Rows of the training data in it, from 0: 6, 7." in result.stderr
     losses = logged(tmp_path / "out")
     assert [step for step, loss in losses.items() if loss == "nan"] == [2]
-    assert set(logged(tmp_path / "out", "skipped_steps").values()) == {"1"}
+    assert list(logged(tmp_path / "out", "skipped_steps").values()) == ["0", "1", "1", "1", "1", "1"]
     assert (tmp_path / "out" / "epoch_0").is_dir()
 
 

@@ -67,7 +67,7 @@ from torchtune.training._profiler import (
     setup_torch_profiler,
 )
 from torchtune.training._qat import prepare_qat, set_fake_quant
-from torchtune.training._recipe import PolicyRecipe, Trained, build_model, run_recipe
+from torchtune.training._recipe import PolicyRecipe, Recipe, run_recipe
 from torchtune.training._rng import get_rng_state, set_rng_state
 from torchtune.training._sharding import (
     gather_cpu_state_dict,
@@ -79,6 +79,7 @@ from torchtune.training._sharding import (
     validate_no_params_on_meta_device,
 )
 from torchtune.training._step import CheckpointSchedule, LossAccumulator, StepLoss, count_loss_tokens, progress_bar
+from torchtune.training._trained import Trained, build_model
 from torchtune.training._whole_layers import with_whole_layers
 from torchtune.training.activations import apply_selective_activation_checkpointing
 from torchtune.training.checkpointing import *  # noqa: F403
@@ -122,6 +123,7 @@ __all__ = [
     "ParallelDims",
     "Parallelism",
     "PolicyRecipe",
+    "Recipe",
     "ResumableSampler",
     "StepLoss",
     "StopSignal",

@@ -1,0 +1,238 @@
+"""A model that a recipe trains: its weights, optimizer, schedule and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from torchtune import config
+from torchtune.modules.peft import get_adapter_params, set_trainable_params
+from torchtune.modules.transformer import TransformerSelfAttentionLayer
+from torchtune.training._activation_offloading import get_act_offloading_ctx_manager
+from torchtune.training._adapter import finish_adapter, get_adapter_config, initial_adapter
+from torchtune.training._compile import compile_model
+from torchtune.training._distributed import get_world_size_and_rank
+from torchtune.training._faults import LossCheck
+from torchtune.training._grad_scaler import clip_grad_norm, scale_grads_
+from torchtune.training._model_util import disable_dropout
+from torchtune.training._objectives import add_layer_dropout
+from torchtune.training._optimizers import build_lr_scheduler, build_optimizer
+from torchtune.training._parallelism import Parallelism
+from torchtune.training._qat import prepare_qat
+from torchtune.training._sharding import (
+    load_from_full_model_state_dict,
+    load_from_full_optimizer_state_dict,
+    validate_no_params_on_meta_device,
+)
+from torchtune.training._step import LossAccumulator, StepLoss
+from torchtune.training.activations import apply_selective_activation_checkpointing
+from torchtune.training.checkpointing._checkpoint_client import CheckpointClient
+from torchtune.training.checkpointing._utils import ADAPTER_KEY, LR_SCHEDULER_KEY, MODEL_KEY, OPT_KEY
+from torchtune.training.lr_schedulers import get_lr
+from torchtune.training.memory import set_activation_checkpointing
+from torchtune.training.precision import set_default_dtype
+
+
+def build_model(
+    cfg: DictConfig,
+    model: DictConfig,
+    state: dict[str, Any],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int = 0,
+    parallel: Parallelism | None = None,
+    loss_fn: nn.Module | None = None,
+    frozen: bool = False,
+) -> nn.Module:
+    """Builds a model without memory, shards it where there are several ranks, and gives it its weights.
+
+    Adapters, where the model has any, are then all that is trained.
+
+    Args:
+        cfg: the run's settings: compile, activation checkpointing, sharding.
+        model: the model's component.
+        state: what a checkpointer loads; ``model`` and ``adapter`` are taken out of it.
+        device: where the weights go.
+        dtype: of the weights.
+        seed: of a new adapter.
+        parallel: how the ranks share the model; as ``cfg`` says by default.
+        loss_fn: what a model that is tuned on labels minimizes. With it, layers are rounded, split and dropped as
+            ``quantizer``, ``tensor_parallel_dim``, ``context_parallel_dim`` and ``layer_dropout`` say. Without it dropout
+            is off.
+        frozen: the model only answers: in evaluation mode, without gradients.
+
+    Returns:
+        The model, in training mode if it isn't frozen.
+    """
+    _, rank = get_world_size_and_rank()
+    parallel = parallel or Parallelism(cfg, device)
+    with set_default_dtype(dtype), torch.device("meta"):
+        built = config.instantiate(model)
+    weights = {**state.pop(MODEL_KEY)}
+    has_adapter, new_adapter = get_adapter_config(built) is not None, ADAPTER_KEY not in state
+    if has_adapter:
+        with set_default_dtype(dtype):
+            weights.update(initial_adapter(built, seed) if new_adapter else state.pop(ADAPTER_KEY))
+        set_trainable_params(built, get_adapter_params(built))
+    if loss_fn is None:
+        disable_dropout(built)
+    else:
+        built = prepare_qat(built, config.instantiate(cfg.quantizer)) if cfg.get("quantizer") else built
+        parallel.split_layers(built, loss_fn)
+    if cfg.get("compile"):
+        compile_model(built, verbose=rank == 0)
+    if cfg.get("ac_mode") and not frozen:
+        apply_selective_activation_checkpointing(built, cfg.ac_mode, cfg.get("ac_option"))
+    elif cfg.get("enable_activation_checkpointing") and not frozen:
+        set_activation_checkpointing(built, auto_wrap_policy={TransformerSelfAttentionLayer})
+    if cfg.get("layer_dropout") and loss_fn is not None:
+        add_layer_dropout(built, cfg.layer_dropout)
+    parallel.shard(built)
+    offload = cfg.get("fsdp_cpu_offload", False)
+    load_from_full_model_state_dict(built, weights, device, strict=True, cpu_offload=offload)
+    if has_adapter and new_adapter:
+        finish_adapter(built)
+    validate_no_params_on_meta_device(built)
+    return built.requires_grad_(False).eval() if frozen else built.train()
+
+
+class Trained:
+    """A model with its optimizer, schedule and checkpoints.
+
+    Args:
+        cfg: the run's settings.
+        model: the config key of the model's component.
+        checkpointer: the config key of its checkpointer.
+        device: where it trains.
+        dtype: of its weights.
+        seed: of a new adapter.
+        parallel: how the ranks share it.
+        loss_fn: see :func:`build_model`.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        model: str,
+        checkpointer: str,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        seed: int,
+        parallel: Parallelism,
+        loss_fn: nn.Module | None = None,
+    ) -> None:
+        self.cfg, self.device = cfg, device
+        own = cfg
+        if checkpointer != "checkpointer":
+            own = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[assignment]
+            own.checkpointer = own[checkpointer]
+        self.checkpoints = CheckpointClient(own)
+        self._state = self.checkpoints.load_base_checkpoint()
+        self.model = build_model(
+            cfg, cfg[model], self._state, device=device, dtype=dtype, seed=seed, parallel=parallel, loss_fn=loss_fn
+        )
+        self.adapter_config = get_adapter_config(self.model)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.activations = get_act_offloading_ctx_manager(
+            self.model,
+            cfg.get("enable_activation_offloading", False),
+            cfg.get("activation_offloading_use_streams", True),
+        )
+        self.in_backward = bool(cfg.get("optimizer_in_bwd", False))
+        self.optimizer = build_optimizer(cfg, self.model, self.parameters)
+        self.lr_scheduler: Any = None
+        self.lr = get_lr(self.optimizer)
+        self.losses = LossAccumulator(device, copies=parallel.copies_of_tokens)
+        self.loss_check = LossCheck(cfg.get("on_nan_loss", "stop"))
+        self._counted: list[tuple[torch.Tensor, dict[str, Any]]] = []
+
+    def schedule(self, num_training_steps: int) -> None:
+        """Makes the learning rate schedule that the config names, if it does.
+
+        Args:
+            num_training_steps: optimizer steps of the run.
+        """
+        self.lr_scheduler = build_lr_scheduler(self.cfg, self.optimizer, num_training_steps)
+
+    def backward(self, loss: torch.Tensor, weight: torch.Tensor | int, rows: Sequence[int] = ()) -> None:
+        """Adds a micro-batch's gradients.
+
+        Args:
+            loss: its mean loss.
+            weight: how many tokens or rows that is the mean of.
+            rows: numbers of its rows, to be named should the loss be no number.
+        """
+        add = self.losses.add_normalized if self.in_backward else self.losses.add
+        self.count(loss, weight, rows, add).backward()
+
+    def count(
+        self,
+        loss: torch.Tensor,
+        weight: torch.Tensor | int,
+        rows: Sequence[int] = (),
+        add: Callable[..., Any] | None = None,
+    ) -> torch.Tensor:
+        """Counts a micro-batch whose gradients come in another way; arguments as for :meth:`backward`.
+
+        Args:
+            loss: its mean loss.
+            weight: how many tokens or rows that is the mean of.
+            rows: numbers of its rows.
+            add: what adds it up. Default: ``losses.add``.
+
+        Returns:
+            The loss, summed up.
+        """
+        summed = (add or self.losses.add)(loss, weight)
+        self._counted.append((summed.detach(), {"rows": rows}))
+        return summed
+
+    def step(self, number: int) -> tuple[StepLoss, float | None]:
+        """An optimizer step on the gradients of the micro-batches since the last, which are clipped to ``clip_grad_norm``.
+
+        Args:
+            number: of the recipe's step, from 1, for errors.
+
+        Returns:
+            The loss over all ranks, and the norm of the gradients where it is clipped.
+
+        Raises:
+            NonFiniteLossError: if the loss is no number, unless ``on_nan_loss`` leaves such steps out.
+        """
+        step, norm, max_norm = self.losses.finish(), None, self.cfg.get("clip_grad_norm")
+        self.lr = get_lr(self.optimizer)
+        if not self.in_backward:
+            scale_grads_(self.parameters, step.grad_scale)
+            if max_norm is not None:
+                norm = float(clip_grad_norm(self.parameters, float(max_norm)))
+        parts, batches = zip(*self._counted, strict=True)
+        self._counted = []
+        usable = self.loss_check(step.loss, norm, parts, batches, number)
+        if not self.in_backward:
+            if usable:
+                self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        if self.lr_scheduler is not None:
+            self.lr_scheduler.step()
+        return step, norm
+
+    def resume(self) -> dict[str, Any]:
+        """Puts optimizer and schedule where the saved run left them.
+
+        Returns:
+            The saved counters and positions.
+        """
+        state, self._state = self._state, {}
+        if self.checkpoints.resumes_from_distributed:
+            state = self.checkpoints.load_distributed_checkpoint(self.model, self.optimizer, self.adapter_config)
+        else:
+            load_from_full_optimizer_state_dict(self.model, self.optimizer, state[OPT_KEY], self.device)
+        if self.lr_scheduler is not None and state.get(LR_SCHEDULER_KEY) is not None:
+            self.lr_scheduler.load_state_dict(state[LR_SCHEDULER_KEY])
+        return state
