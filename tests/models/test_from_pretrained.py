@@ -104,8 +104,35 @@ def test_errors_say_what_does_not_fit(tmp_path: Path) -> None:
         from_pretrained(tmp_path)
     next(tmp_path.glob("model-00002*")).unlink()
     _change_config(tmp_path, model_type="llama", intermediate_size=72)
-    with pytest.raises(ValueError, match="not in the folder"):
+    with pytest.raises(ValueError, match="No file with name: model-00002"):
         from_pretrained(tmp_path)
+    for lora in ({}, {"lora_attn_modules": ["q_proj"], "rank": 3}):
+        with pytest.raises(ValueError, match="no options of an adapter.*(lora_attn_modules|rank)"):
+            from_pretrained(tmp_path, lora=lora)
+
+
+def test_damaged_files_are_told(tmp_path: Path) -> None:
+    _folder(tmp_path, "llama2")
+    shard = next(tmp_path.glob("model-00002*"))
+    whole = shard.read_bytes()
+    for content, why in (
+        (b"\xff" * 3000, "is no safetensors file"),
+        (b"", "is no safetensors"),
+        (whole[:-9], "ends within"),
+    ):
+        shard.write_bytes(content)
+        with pytest.raises(ValueError, match=f"model-00002.*{why}"):
+            from_pretrained(tmp_path)
+    shard.write_bytes(whole)
+    index = tmp_path / "model.safetensors.index.json"
+    (tmp_path.parent / "elsewhere.safetensors").write_bytes(whole)
+    for content, why in (
+        ("[]", "expected an object"),
+        ('{"weight_map": {"a": "../elsewhere.safetensors"}}', "elsewhere"),
+    ):
+        index.write_text(content)
+        with pytest.raises(ValueError, match=why):
+            from_pretrained(tmp_path)
 
 
 _MEASURE = """

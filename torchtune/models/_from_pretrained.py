@@ -42,8 +42,10 @@ class _Safetensors:
         self._file: BinaryIO = path.open("rb")
         try:
             size = int.from_bytes(self._file.read(8), "little")
+            if size > path.stat().st_size:
+                raise ValueError(f"its header would have {size} bytes")
             self.entries: dict[str, dict[str, Any]] = json.loads(self._file.read(size))
-        except (ValueError, MemoryError) as error:
+        except ValueError as error:
             raise ValueError(f"{path} is no safetensors file: {error}. Download or copy it again.") from error
         self.entries.pop("__metadata__", None)
         self._start = 8 + size
@@ -92,19 +94,13 @@ class _TorchFile:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights: those of the index, or the only one."""
-    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        if (folder / index).is_file():
-            names = sorted(set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()))
-            missing = [name for name in names if not (folder / name).is_file()]
-            if missing:
-                raise ValueError(f"{folder / index} lists {missing}, which are not in the folder. Download them.")
-            return [folder / name for name in names]
+    """The files that hold the weights: the only one, or those of the index."""
+    from torchtune.training.checkpointing._files import weight_files
+
     for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
+        if (folder / name).is_file() and not (folder / f"{name}.index.json").is_file():
             return [folder / name]
-    found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:20]) or "nothing"
-    raise ValueError(f"No weights in {folder}: expected model.safetensors, or an index of shards. It holds: {found}.")
+    return weight_files(folder)
 
 
 class _Arena:
@@ -227,7 +223,10 @@ def from_pretrained(
     family = family_of(config)
     text = family.text_config(config)
     chosen = _dtype(dtype or text.get("dtype") or text.get("torch_dtype") or "float32", device)
-    adapter = Adapter.of(**{"lora_rank": 8, "lora_alpha": 16, **lora}) if lora is not None else NO_ADAPTER
+    try:
+        adapter = Adapter.of(**{"lora_rank": 8, "lora_alpha": 16, **lora}) if lora is not None else NO_ADAPTER
+    except TypeError as error:
+        raise ValueError(f"lora holds {sorted(lora or ())}, which are no options of an adapter: {error}") from error
     with set_default_dtype(chosen):
         with torch.device("meta"):
             model = dense_decoder(spec_from_hf_config(config, max_seq_len), adapter)
