@@ -144,3 +144,10 @@ def test_vision_rope_refuses_parts_of_tiles() -> None:
     rope = VisionRotaryPositionalEmbeddings(patch_size=4, tile_size=8, dim=8)
     with pytest.raises(ValueError, match="whole tiles of 5 tokens"):
         rope(torch.randn(1, 7, 1, 8))
+
+
+def test_a_model_can_be_run_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        rope = RotaryPositionalEmbeddings(8, max_seq_len=16)
+        assert rope(torch.empty(2, 5, 3, 8)).shape == (2, 5, 3, 8)
+        assert rope(torch.empty(2, 5, 3, 8), input_pos=torch.zeros(2, 5, dtype=torch.long)).is_meta

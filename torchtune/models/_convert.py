@@ -130,15 +130,7 @@ def split_sizes(parts: Sequence[str], rows: int, sizes: HeadSizes | None) -> lis
 def convert_to_tune(
     state_dict: Mapping[str, torch.Tensor], key_map: KeyMap, sizes: HeadSizes | None = None
 ) -> StateDict:
-    """Convert a checkpoint of another layout to ours.
-
-    Args:
-        state_dict (Mapping[str, torch.Tensor]): their tensors.
-        key_map (KeyMap): the layout.
-        sizes (HeadSizes | None): attention sizes, needed where rows are reordered or split unevenly.
-
-    Returns:
-        StateDict: our tensors; views where nothing moved.
+    """Our tensors, views where nothing moved, from those of the layout ``key_map``.
 
     Raises:
         UnexpectedKey: where a key isn't in the table.
@@ -178,18 +170,19 @@ def _stack(key: str, matrices: dict[int, torch.Tensor]) -> torch.Tensor:
     return stacked
 
 
+def _join(pieces: Sequence[torch.Tensor], interleaved: bool) -> torch.Tensor:
+    """One tensor of several, by rows or in turn in the last dimension."""
+    first = pieces[0]
+    if first.is_meta:  # where cat and stack would have torch import its compiler
+        by_rows = (sum(len(piece) for piece in pieces), *first.shape[1:])
+        return first.new_empty((*first.shape[:-1], first.shape[-1] * len(pieces)) if interleaved else by_rows)
+    return torch.stack(list(pieces), dim=-1).flatten(-2) if interleaved else torch.cat(list(pieces))
+
+
 def convert_from_tune(
     state_dict: Mapping[str, torch.Tensor], key_map: KeyMap, sizes: HeadSizes | None = None
 ) -> StateDict:
-    """Convert our tensors to another layout; the inverse of :func:`convert_to_tune`.
-
-    Args:
-        state_dict (Mapping[str, torch.Tensor]): our tensors.
-        key_map (KeyMap): the layout.
-        sizes (HeadSizes | None): attention sizes, needed where rows are reordered.
-
-    Returns:
-        StateDict: their tensors.
+    """The layout's tensors from ours; the inverse of :func:`convert_to_tune`.
 
     Raises:
         UnexpectedKey: where a key isn't in the table.
@@ -211,11 +204,8 @@ def convert_from_tune(
             raise ValueError(f"{theirs} is made of {parts}, but the state dict lacks {missing}")
         if sizes is not None and short_name(key) in key_map.permuted:
             tensor = reorder_rows(tensor, key, sizes, to_tune=False)
-        pieces = [state_dict[part] for part in parts]
-        if template in key_map.interleaved:
-            converted[theirs] = torch.stack(pieces, dim=-1).flatten(-2)
-        else:
-            converted[theirs] = tensor if len(parts) == 1 else torch.cat(pieces)
+        joined = [state_dict[part] for part in parts]
+        converted[theirs] = tensor if len(parts) == 1 else _join(joined, template in key_map.interleaved)
     return converted
 
 
@@ -239,20 +229,10 @@ def weight_converters(
     tied: bool = False,
     writes_head: bool = False,
 ) -> tuple[Callable[..., StateDict], Callable[..., StateDict]]:
-    """``<prefix>hf_to_tune`` and ``<prefix>tune_to_hf`` of a layout.
+    """``<prefix>hf_to_tune`` and ``<prefix>tune_to_hf`` of a layout (``other`` is ``hf`` or ``meta``).
 
-    Args:
-        prefix (str): the family's name with an underscore, or nothing.
-        checkpoint (str): what docstrings call a checkpoint of the layout.
-        layout (KeyMap): the layout.
-        module (str): module that holds the two.
-        other (str): the layout's side in the names, ``hf`` or ``meta``.
-        sizes (bool): whether the two take attention sizes; they are used where the layout reorders rows.
-        tied (bool): whether the two take ``tie_word_embeddings``.
-        writes_head (bool): published checkpoints of tied models hold ``lm_head.weight`` too.
-
-    Returns:
-        tuple[Callable[..., StateDict], Callable[..., StateDict]]: the two.
+    ``checkpoint`` is what docstrings call one; ``sizes`` and ``tied`` say whether the two take attention sizes and
+    ``tie_word_embeddings``, ``writes_head`` whether published checkpoints of tied models hold ``lm_head.weight`` too.
     """
     reorders = bool(layout.permuted)
 

@@ -70,7 +70,7 @@ class DecoderSpec:
         activation (Callable[[], nn.Module]): of the feed-forward layer.
         norm (Callable[..., nn.Module]): norm layer, from ``dim`` and ``eps``.
         final_norm (Callable[..., nn.Module] | None): the last norm, where it is another one.
-        embedding (Callable[[int, int], nn.Embedding]): token embedding.
+        embedding (Callable[..., nn.Embedding]): token embedding.
         attention (Mapping[str, Any]): further arguments of the attention layers.
         mask_mod (Callable[[int], Callable | None] | None): from a layer's index, its change of the mask.
         wrap_layer (Callable[[int, nn.Module], nn.Module] | None): from a layer's index and the layer, what stands in its
@@ -103,7 +103,7 @@ class DecoderSpec:
     activation: Callable[[], nn.Module] = nn.SiLU
     norm: Callable[..., nn.Module] = RMSNorm
     final_norm: Callable[..., nn.Module] | None = None
-    embedding: Callable[[int, int], nn.Embedding] = nn.Embedding
+    embedding: Callable[..., nn.Embedding] = nn.Embedding
     attention: Mapping[str, Any] = field(default_factory=dict)
     mask_mod: Callable[[int], Callable[..., Any] | None] | None = None
     wrap_layer: Callable[[int, nn.Module], nn.Module] | None = None
@@ -187,11 +187,7 @@ class Adapter:
         quantize_base: bool = False,
         scaler_block_size: int | None = None,
     ) -> Adapter:
-        """The adapter that a builder's arguments describe.
-
-        Raises:
-            ValueError: for an unknown layer name, or where no layer at all would get an adapter.
-        """
+        """The adapter that a builder's arguments describe; an error where a name is unknown, or no layer would get one."""
         names = list(lora_attn_modules)
         unknown = sorted(set(names) - set(_ATTN_NAMES))
         if unknown:
@@ -258,11 +254,7 @@ def self_attention(spec: DecoderSpec, adapter: Adapter, rope: nn.Module | None) 
 
 
 class Scale(nn.Module):
-    """Multiplies by a number.
-
-    Args:
-        factor (float): the number.
-    """
+    """Multiplies by ``factor``."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -311,26 +303,21 @@ def _make_rope(spec: DecoderSpec, maker: Callable[..., nn.Module] | None) -> nn.
     return maker(dim=spec.head_size, max_seq_len=spec.max_seq_len) if maker else None
 
 
+def _token_embedding(make: Callable[..., nn.Embedding], rows: int, columns: int) -> nn.Embedding:
+    """A token embedding. On the meta device without first values, for whose sake torch would import its compiler (1 s)."""
+    weight = torch.empty(rows, columns) if torch.get_default_device().type == "meta" else None
+    return make(rows, columns, _weight=weight)
+
+
 def dense_decoder(spec: DecoderSpec, adapter: Adapter = NO_ADAPTER) -> TransformerDecoder:
-    """Build a decoder.
-
-    Args:
-        spec (DecoderSpec): what to build.
-        adapter (Adapter): which linear layers are adapted or quantized.
-
-    Returns:
-        TransformerDecoder: ``[b, s]`` token ids to ``[b, s, vocab_size]`` logits.
-
-    Raises:
-        ValueError: where the output layer is tied to the embedding and should get an adapter.
-    """
+    """Build a decoder: ``[b, s]`` token ids to ``[b, s, vocab_size]`` logits."""
     if spec.tie_word_embeddings and "output" in adapter.targets:
         raise ValueError(
             "apply_lora_to_output is incompatible with tie_word_embeddings: the output layer has no weight of its own"
         )
     norm = partial(spec.norm, spec.embed_dim, eps=spec.norm_eps)
     rope = cache(partial(_make_rope, spec))
-    tok_embeddings = spec.embedding(spec.vocab_size, spec.embed_dim)
+    tok_embeddings = _token_embedding(spec.embedding, spec.vocab_size, spec.embed_dim)
 
     def layer(index: int) -> nn.Module:
         after = (
@@ -368,12 +355,7 @@ def dense_decoder(spec: DecoderSpec, adapter: Adapter = NO_ADAPTER) -> Transform
 
 
 def dequantize_state_dict(model: nn.Module, dtype: torch.dtype) -> None:
-    """Let a quantized model's state dict hold plain weights, converted one tensor at a time on the CPU.
-
-    Args:
-        model (nn.Module): the model.
-        dtype (torch.dtype): of the weights in the state dict.
-    """
+    """Let a quantized model's state dict hold plain weights, converted one tensor at a time on the CPU."""
     model._register_state_dict_hook(
         partial(reparametrize_as_dtype_state_dict_post_hook, dtype=dtype, offload_to_cpu=True)
     )

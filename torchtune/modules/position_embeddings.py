@@ -34,17 +34,25 @@ class _RotaryCache(nn.Module):
             self.register_buffer("theta", theta, persistent=False)
             self.register_buffer("cache", self._compute_cache(theta), persistent=False)
 
+    def _start(self, device: torch.device) -> None:
+        """Build the buffers, or empty ones on the meta device: they would be thrown away, and torch import its compiler."""
+        if device.type != "meta":
+            return self._build(device)
+        for name in ("theta", "cache"):
+            self.register_buffer(name, torch.empty(0, device=device), persistent=False)
+        return None
+
     def rope_init(self) -> None:
         """Compute the buffers anew, on torch's default device or, if that is the CPU, where they are."""
         device = torch.get_default_device()
         current = self._buffers.get("cache")
         if device.type == "cpu" and current is not None and not current.is_meta:
             device = current.device
-        self._build(device)
+        self._start(device)
 
     def _cache_on(self, device: torch.device) -> Tensor:
         """The cache on this device, built there if need be."""
-        if self.cache.device != device and not (self.cache.is_meta and device.type == "meta"):
+        if self.cache.device != device or not self.cache.numel():
             self._build(device)
         return self.cache
 
@@ -55,7 +63,7 @@ class _RotaryCache(nn.Module):
         except NotImplementedError:  # a copy out of the meta device, where only the buffers were left there
             device = fn(torch.empty(0, device="cpu")).device
         if device != self.cache.device:
-            self._build(device)
+            self._start(device)
         return self
 
 

@@ -20,16 +20,10 @@ SOURCE = "https://huggingface.co/ibm-granite/granite-4.0-micro (model card, conf
 
 
 class ScaledEmbedding(nn.Embedding):
-    """Token embedding times ``factor``.
+    """Token embedding times ``factor``."""
 
-    Args:
-        num_embeddings (int): number of tokens.
-        embedding_dim (int): size of a vector.
-        factor (float): the factor.
-    """
-
-    def __init__(self, num_embeddings: int, embedding_dim: int, factor: float) -> None:
-        super().__init__(num_embeddings, embedding_dim)
+    def __init__(self, num_embeddings: int, embedding_dim: int, factor: float, **kwargs: Any) -> None:
+        super().__init__(num_embeddings, embedding_dim, **kwargs)
         self.factor = factor
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -38,13 +32,7 @@ class ScaledEmbedding(nn.Embedding):
 
 
 class DividedRMSNorm(RMSNorm):
-    """The last norm, divided by ``divisor``, so that the logits are.
-
-    Args:
-        dim (int): size of a token's vector.
-        eps (float): added to the mean square.
-        divisor (float): the divisor.
-    """
+    """The last norm, divided by ``divisor``, so that the logits are."""
 
     def __init__(self, dim: int, eps: float = 1e-5, divisor: float = 1.0) -> None:
         super().__init__(dim, eps)

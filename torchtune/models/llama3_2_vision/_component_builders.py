@@ -126,7 +126,7 @@ def _decoder(
     return model
 
 
-def _fusion_embedding(num_special_tokens: int, vocab_size: int, embed_dim: int) -> FusionEmbedding:
+def _fusion_embedding(num_special_tokens: int, vocab_size: int, embed_dim: int, **_weight: Any) -> FusionEmbedding:
     return FusionEmbedding(vocab_size, num_special_tokens, embed_dim)
 
 

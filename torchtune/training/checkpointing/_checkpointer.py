@@ -13,12 +13,7 @@ import torch.distributed as dist
 
 from torchtune.training.checkpointing._convert import HFLayout, meta_to_tune, tune_to_meta
 from torchtune.training.checkpointing._files import FileCheckpointer
-from torchtune.training.checkpointing._folders import (
-    Draft,
-    check_writable,
-    checkpoint_name,
-    torch_save,
-)
+from torchtune.training.checkpointing._folders import Draft, check_writable, checkpoint_name
 from torchtune.training.checkpointing._utils import (
     ADAPTER_CONFIG,
     ADAPTER_CONFIG_FNAME,
@@ -263,7 +258,7 @@ class _OneFileCheckpointer(FileCheckpointer):
 
     def _write_model(self, draft: Draft, state_dict: StateDict, **options: Any) -> None:
         name = SHARD_FNAME.format(cpt_idx="1".zfill(5), num_shards="1".zfill(5)) + ".bin"
-        torch_save({key: tensor.contiguous() for key, tensor in self._from_tune(state_dict).items()}, draft.path / name)
+        draft.save(name, {key: tensor.contiguous() for key, tensor in self._from_tune(state_dict).items()})
 
     def _from_tune(self, state_dict: StateDict) -> StateDict:
         raise NotImplementedError

@@ -18,7 +18,6 @@ from torchtune.training.checkpointing._folders import (
     find_resume_point,
     new_checkpoint,
     prune,
-    torch_save,
 )
 from torchtune.training.checkpointing._utils import (
     ADAPTER_CONFIG,
@@ -139,7 +138,7 @@ class FileCheckpointer:
             if not adapter_only:
                 self._write_model(draft, state_dict[MODEL_KEY], adapter=state_dict.get(ADAPTER_CONFIG), **options)
             if ADAPTER_KEY in state_dict:
-                torch_save(state_dict[ADAPTER_KEY], draft.path / f"{ADAPTER_MODEL_FNAME}.pt")
+                draft.save(f"{ADAPTER_MODEL_FNAME}.pt", state_dict[ADAPTER_KEY])
                 # transformers would put the adapter on top of the merged weights beside it: then it gets a folder of its own.
                 subfolder = "" if adapter_only else f"{ADAPTER_FOLDER}/"
                 self._write_adapter(draft, subfolder, state_dict[ADAPTER_KEY], state_dict.get(ADAPTER_CONFIG))
@@ -148,7 +147,7 @@ class FileCheckpointer:
                 (draft.path / "config.json").unlink(missing_ok=True)
             if intermediate_checkpoint:
                 run_state = {k: v for k, v in state_dict.items() if k not in (MODEL_KEY, ADAPTER_KEY, ADAPTER_CONFIG)}
-                torch_save(run_state, draft.path / RECIPE_STATE_FNAME)
+                draft.save(RECIPE_STATE_FNAME, run_state)
         _log.info("Saved checkpoint %s", self._output_dir / name)
         drop_old_recipe_states(self._output_dir)
         if self._keep_last_n is not None:

@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ DCP_METADATA = ".metadata"
 #: What to do when a save failed.
 ADVICE = "earlier checkpoints are untouched. Free space or choose another output_dir, and resume with resume_from_checkpoint=True"
 _TMP, _OLD = ".tmp", ".old"
+_PIECE, _UNFLUSHED = 1 << 20, 1 << 26  # bytes that are written at once, and after which the disk is told
 _log = logging.getLogger("torchtune")
 
 
@@ -52,6 +54,10 @@ class Draft:
     path: Path
     info: dict[str, Any] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
+
+    def save(self, name: str, value: Any) -> None:
+        """Write a torch file into the folder."""
+        self.hashes[name] = torch_save(value, self.path / name)
 
 
 def checkpoint_name(epoch: int, step: int | None = None, dir_prefix: str = "epoch") -> str:
@@ -115,21 +121,81 @@ def commit(draft: Draft, final: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def torch_save(value: Any, path: Path) -> None:
+class HashedFile:
+    """A file that is hashed, and flushed to the disk, while it is written.
+
+    Another thread hashes what this one writes; a third has the disk begin early, so that the flush at the end is short.
+    Both are done with what was given when ``write`` comes back: nothing is copied or kept.
+
+    Args:
+        path: file to write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._digest = hashlib.sha256()
+        self._threads = ThreadPoolExecutor(2, "checkpoint")
+        self._early: Future[None] | None = None
+        self._unflushed = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write bytes; gives their number."""
+        view = memoryview(data)
+        hashed = self._threads.submit(self._digest.update, view) if len(view) > _PIECE else None
+        try:
+            for start in range(0, len(view), _PIECE):
+                self._unflushed += self._file.write(view[start : start + _PIECE])
+                if self._unflushed > _UNFLUSHED and (self._early is None or self._early.done()):
+                    self._hear()
+                    self._early, self._unflushed = self._threads.submit(os.fsync, self._file.fileno()), 0
+        finally:
+            self._digest.update(view) if hashed is None else hashed.result()
+        return len(view)
+
+    def flush(self) -> None:
+        """Hand what is buffered to the system."""
+        self._file.flush()
+
+    def _hear(self) -> None:
+        """Raise the error of an early flush: the system tells it only once."""
+        if self._early is not None:
+            self._early.result()
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        with self._file, self._threads:
+            if kind is None:
+                self.flush()
+                self._hear()
+                os.fsync(self._file.fileno())
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what was written, in hexadecimal."""
+        return self._digest.hexdigest()
+
+
+def torch_save(value: Any, path: Path) -> str:
     """``torch.save`` whose error is the disk's: where it runs full, torch only says that a position is unexpected.
+
+    Returns:
+        The file's SHA-256 in hexadecimal.
 
     Raises:
         OSError: if the file can't be written.
     """
     import torch
 
-    with path.open("wb") as file:
+    with HashedFile(path) as file:
         try:
-            torch.save(value, file)
+            torch.save(value, file)  # type: ignore[arg-type]  # it asks only for write and flush
         except RuntimeError as error:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
             raise
+    return file.sha256
 
 
 def check_writable(folder: Path) -> None:

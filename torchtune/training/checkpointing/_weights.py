@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 import torch
 
-from torchtune.training.checkpointing._folders import torch_save
+from torchtune.training.checkpointing._folders import HashedFile, torch_save
 from torchtune.training.checkpointing._utils import SAFETENSOR_INDEX_FNAME, SHARD_FNAME, TORCH_INDEX_FNAME
 
 StateDict = dict[str, torch.Tensor]
@@ -101,15 +99,9 @@ def write_safetensors(
         header[name] = {"dtype": _DTYPES[spec.dtype], "shape": list(spec.shape), "data_offsets": [start, end]}
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    digest = hashlib.sha256()
     expected = iter(specs.items())
-    with path.open("wb") as file:
-
-        def put(data: bytes | memoryview) -> None:
-            file.write(data)
-            digest.update(data)
-
-        put(len(encoded).to_bytes(8, "little") + encoded)
+    with HashedFile(path) as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
         for name, tensor in tensors:
             want, spec = next(expected, ("nothing", tensor))
             if name != want or tensor.shape != spec.shape or tensor.dtype != spec.dtype:
@@ -117,12 +109,10 @@ def write_safetensors(
                     f"{path.name}: found {name} {tuple(tensor.shape)}, expected {want} {tuple(spec.shape)}"
                 )
             if tensor.numel():
-                put(_bytes(tensor))
+                file.write(_bytes(tensor))
         if (left := next(expected, None)) is not None:
             raise ValueError(f"{path.name}: {left[0]} was announced and not given")
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
+    return file.sha256
 
 
 def _groups(state_dict: Mapping[str, torch.Tensor]) -> Iterator[StateDict]:
@@ -169,7 +159,7 @@ def write_sharded(
         by_layer: False if ``convert`` needs the whole state dict at once.
 
     Returns:
-        SHA-256 by file name, for those files where it is known.
+        SHA-256 by file name.
     """
     groups = list(_groups(state_dict)) if by_layer else [dict(state_dict)]
     specs: StateDict = {}
@@ -184,7 +174,9 @@ def write_sharded(
 
     def convert_one_by_one() -> Iterator[tuple[str, torch.Tensor]]:
         for group in groups:
-            yield from convert(group).items()
+            converted = convert(group)
+            for name in list(converted):
+                yield name, converted.pop(name)
 
     stream, hashes = convert_one_by_one(), {}
     for file, names in zip(files, shards, strict=True):
@@ -192,7 +184,8 @@ def write_sharded(
         if safe_serialization:
             hashes[file] = write_safetensors(folder / file, {name: specs[name] for name in names}, part)
         else:
-            torch_save({name: tensor.detach().cpu().contiguous() for name, tensor in part}, folder / file)
+            whole = {name: tensor.detach().cpu().contiguous() for name, tensor in part}
+            hashes[file] = torch_save(whole, folder / file)
     total = sum(spec.numel() * spec.element_size() for spec in specs.values())
     weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
