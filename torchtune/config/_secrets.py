@@ -37,9 +37,6 @@ def without_secrets(value: Any) -> Any:
 
     Hidden are texts whose key says that they are secret, values of such variables of the environment wherever they stand, and
     what looks like a service's token. References such as ``${oc.env:HF_TOKEN}`` stay.
-
-    Args:
-        value: dicts, lists and plain values.
     """
     known = {text for name, text in os.environ.items() if is_secret(name) and len(text) >= _SHORTEST}
     return _hide(value, sorted(known, key=len, reverse=True))

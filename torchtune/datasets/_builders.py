@@ -37,11 +37,7 @@ def pack(
     pack_cache_dir: str | None = None,
     pack_workers: int = 0,
 ) -> PackedDataset | PackedStream:
-    """Pack a dataset to the tokenizer's ``max_seq_len``; packs are filled up with id 0.
-
-    Raises:
-        ValueError: if there is no ``max_seq_len``, or a stream is to be cached.
-    """
+    """Pack a dataset to the tokenizer's ``max_seq_len``, which it must have; packs are filled up with id 0."""
     if max_seq_len is None:
         raise ValueError("PackedDataset requires a max_seq_len to be set on the tokenizer.")
     options: dict[str, Any] = {"max_seq_len": max_seq_len, "padding_idx": 0, "split_across_pack": split_across_pack}
@@ -263,12 +259,7 @@ def chat_transform(
 
 
 def read_tools_option(tools: Sequence[Mapping[str, Any]] | str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Tools given in a config: a list, a JSON string, or the path of a JSON file.
-
-    Raises:
-        ValueError: if they are no tools.
-        FileNotFoundError: if there is no such file.
-    """
+    """Tools given in a config: a list, a JSON string, or the path of a JSON file."""
     where = "tools"
     if isinstance(tools, os.PathLike) or (isinstance(tools, str) and not tools.lstrip().startswith(("[", "{"))):
         path = Path(tools).expanduser()

@@ -187,15 +187,9 @@ class PackedDataset(Dataset):
 
 
 def best_fit(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Put samples into packs, longest first, each into the one that it fills best.
+    """The samples of all packs in order, longest first each into the one it fills best, and where in them each pack begins.
 
-    Args:
-        lengths: tokens of each sample, 1 to ``size``.
-        size: tokens that a pack holds.
-
-    Returns:
-        The samples of all packs, one pack after another, and where in them each pack begins, and the last one ends. Packs
-        come in the order of their first samples, so that shuffled data stays shuffled by length.
+    Packs come in the order of their first samples, so that shuffled data stays shuffled by length.
     """
     pack_of = np.zeros(len(lengths), np.int64)
     # For each free length the packs that have it, and a bit mask of the lengths that any pack has.

@@ -29,11 +29,7 @@ class PreferenceTransform:
         self._tokenizer = tokenizer
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, list[int]]:
-        """The sample of a row; see :meth:`PreferenceDataset.__getitem__`.
-
-        Raises:
-            ValueError: if the row cannot be read, or one of its conversations is not valid.
-        """
+        """The sample of a row; see :meth:`PreferenceDataset.__getitem__`."""
         row = self._message_transform(sample)
         tools = row.get("tools")
         result = {}

@@ -72,17 +72,9 @@ def load_rows(
 ) -> Rows:
     """The rows of a source.
 
-    Args:
-        source: ``"json"`` with ``data_files``, or a path to a JSON or JSONL file: read without Arrow where the files
-            are local. Else as ``datasets.load_dataset`` takes it: a name on the hub, ``"parquet"``, ``"csv"``, ...
-        filter_fn: keeps the rows for which it is true.
-        filter_kwargs: for ``datasets.Dataset.filter``.
-        load_dataset_kwargs: for ``datasets.load_dataset``: ``split`` (slices such as ``"train[:5%]"`` too),
-            ``data_files``, ``field``, ...
-
-    Raises:
-        ValueError: if the source has several splits and ``split`` does not choose, or a row is not JSON.
-        FileNotFoundError: if there is no such file.
+    ``source`` is ``"json"`` with ``data_files``, or a path to a JSON or JSONL file: read without Arrow where the files are
+    local. Else as ``datasets.load_dataset`` takes it. A source of several splits needs ``split`` among the arguments
+    (``"train[:5%]"`` is one too).
     """
     if source.endswith(_SUFFIXES) and Path(source).is_file():
         source, load_dataset_kwargs = "json", {"data_files": source, **load_dataset_kwargs}
@@ -146,11 +138,7 @@ def _local_files(data_files: Any) -> dict[str, list[str]] | None:
 
 
 def find_files(patterns: Any, endings: tuple[str, ...]) -> list[str] | None:
-    """The files that paths and patterns name; None where one is not on this machine, or ends in another way.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-    """
+    """The files that paths and patterns name; None where one is not on this machine, or ends in another way."""
     files: list[str] = []
     for pattern in [patterns] if isinstance(patterns, (str, os.PathLike)) else patterns:
         path = os.path.expanduser(os.fspath(pattern))
@@ -196,13 +184,6 @@ class JsonRows:
     """Rows of JSON or JSONL files, each parsed when it is asked for.
 
     A file holds one object per line, or one list of objects, or (``field``) an object with such a list under a key.
-
-    Args:
-        paths: the files.
-        field: key of the list of rows.
-
-    Raises:
-        ValueError: if a file is neither, with the line of the first row that is not JSON.
     """
 
     def __init__(self, paths: Sequence[str], field: str | None = None) -> None:
@@ -276,11 +257,7 @@ class JsonRows:
         fn_kwargs: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> JsonRows:
-        """The rows for which ``function`` is true; arguments as for ``datasets.Dataset.filter``.
-
-        Raises:
-            ValueError: for an argument that is not known here.
-        """
+        """The rows for which ``function`` is true; arguments as for ``datasets.Dataset.filter``."""
         unknown = others.keys() - _NO_EFFECT_ON_FILTER
         if batched or unknown:
             names = ", ".join(sorted(unknown | ({"batched"} if batched else set())))

@@ -159,15 +159,8 @@ class HubReader(_WithoutParsing):
 def open_source(source: str, **load_dataset_kwargs: Any) -> list[Callable[[Any], Reader]]:
     """What opens each file of a source at a cursor (None: at its start).
 
-    Args:
-        source: ``"json"`` or ``"parquet"`` with local ``data_files``, a path to such a file, or whatever
-            ``datasets.load_dataset`` streams: a name on the hub, ``"csv"`` with ``data_files``, ...
-        load_dataset_kwargs: ``data_files`` (paths, patterns, or these by split), ``split``, ``field``, and what else
-            ``datasets.load_dataset`` takes.
-
-    Raises:
-        ValueError: for a slice of a split, which needs a length; or if ``split`` does not choose one of several.
-        FileNotFoundError: if there is no such file.
+    A source is ``"json"`` or ``"parquet"`` with local ``data_files``, a path to such a file, or whatever
+    ``datasets.load_dataset`` streams, with its arguments; a slice of a split is refused, since it needs a length.
     """
     load_dataset_kwargs = without_remote_code(load_dataset_kwargs)
     kwargs = {name: value for name, value in load_dataset_kwargs.items() if name not in _NO_EFFECT}
@@ -227,15 +220,10 @@ def _local_files(data_files: Any, split: str | None, endings: tuple[str, ...]) -
 
 
 class RowStream:
-    """Raw rows of all files of a source, once; files are shuffled, and rows within windows.
+    """Raw rows of all files (``openers``) of a source, once; files are shuffled, and rows within a ``window`` of so many.
 
-    Args:
-        openers: what :func:`open_source` gives.
-        window: number of rows that are shuffled among each other and held in memory; in order where ``seed`` is None.
-        seed: decides the order, together with ``epoch``. None: rows come as they stand.
-        epoch: number of the pass.
-        keep: keeps the rows for which it is true; each row is parsed for it.
-        state: where another stream of the same arguments stood.
+    ``seed`` and ``epoch`` decide the order, rows come as they stand where ``seed`` is None; ``keep`` chooses rows, each parsed
+    for it; ``state`` is where another stream of the same arguments stood.
     """
 
     def __init__(
@@ -298,11 +286,7 @@ class RowStream:
 
 
 def parse_row(reader: Reader, raw: RawRow) -> Mapping[str, Any]:
-    """The row, parsed.
-
-    Raises:
-        ValueError: if it is no JSON, or no object; says which row of which file.
-    """
+    """The row, parsed; an error says which row of which file is no JSON object."""
     try:
         row = reader.parse(raw.value)
     except ValueError as error:

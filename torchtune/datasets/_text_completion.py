@@ -28,11 +28,7 @@ class TextToSample:
         self._max_seq_len = tokenizer.max_seq_len if max_seq_len is None else max_seq_len
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, list[int]]:
-        """``tokens`` and ``labels`` of a row.
-
-        Raises:
-            ValueError: if the row has no text.
-        """
+        """``tokens`` and ``labels`` of a row."""
         text = sample.get(self._column)
         if not isinstance(text, str):
             found = f"is {type(text).__name__}" if self._column in sample else f"is missing; there are {list(sample)}"

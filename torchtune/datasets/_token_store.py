@@ -123,17 +123,9 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def cached_tokens(ds: Any, folder: str | os.PathLike[str], fill: Callable[[Store], None]) -> Mapped:
-    """The tokens of a dataset from a folder, which is written first if it does not hold them.
+    """The tokens of a dataset with a length from a folder, which ``fill`` writes first if it does not hold them.
 
     On several ranks the first of each machine writes, and the others wait.
-
-    Args:
-        ds: the dataset, with a length.
-        folder: where the files are.
-        fill: puts all samples into a store.
-
-    Raises:
-        ValueError: if the dataset has no length.
     """
     if not hasattr(ds, "__len__"):
         raise ValueError(f"cache_dir needs a dataset with a length, but {type(ds).__name__} has none")

@@ -17,16 +17,9 @@ _MIN_TEMPERATURE = 1e-5
 
 
 def multinomial_sample_one(probs: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """Draw from ``probs`` with the help of exponential noise ``q``, without a synchronization of the device.
+    """Ids ``[..., 1]``, int32, drawn from ``probs [..., v]`` with noise ``q``, without synchronizing the device.
 
     The argmax of ``probs / q`` is distributed as ``probs`` where each ``q`` is an independent Exp(1) draw.
-
-    Args:
-        probs: probabilities ``[..., v]``.
-        q: noise ``[..., v]``.
-
-    Returns:
-        ids ``[..., 1]``, int32.
     """
     return torch.argmax(probs / q, dim=-1, keepdim=True).to(dtype=torch.int)
 

@@ -170,14 +170,8 @@ def spec_function(
     """Makes a family's spec function of what differs from a plain decoder (Llama's layers, rotary halves apart).
 
     The decorated function takes the plain ``DecoderSpec`` first, then options of the family, and gives the family's.
-
-    Args:
-        order (str): names of the spec function's parameters; by default all sizes, then the options.
-        rope (Callable[..., nn.Module] | None): the positional embedding, where it isn't the plain one.
-        **defaults (Any): defaults of sizes, such as ``rope_base``; other fields of the spec, such as ``norm``.
-
-    Returns:
-        Callable[[Callable[..., DecoderSpec]], SpecFunction]: the decorator; the spec function takes sizes and options.
+    ``order`` names the spec function's parameters, by default all sizes, then the options; ``defaults`` are those of
+    sizes, such as ``rope_base``, and other fields of the spec, such as ``norm``.
     """
     sizes = inspect.signature(plain_spec).parameters
     fields = {name: value for name, value in defaults.items() if name not in sizes}
@@ -215,18 +209,9 @@ def component_builders(
     source: str | None = None,
     scaler_block_size: bool = False,
 ) -> tuple[Builder, Builder]:
-    """The builders ``name`` and ``lora_name`` of any size of a family.
+    """The builders ``name`` and ``lora_name`` of any size of a family, with the signature of its spec function.
 
-    Args:
-        name (str): name of the full builder.
-        title (str): the family's name in docstrings.
-        spec_function (SpecFunction): from sizes to a ``DecoderSpec``; its signature is the builder's.
-        module (str): module that holds the builders.
-        source (str | None): where the architecture is described.
-        scaler_block_size (bool): whether the LoRA builder takes ``scaler_block_size``.
-
-    Returns:
-        tuple[Builder, Builder]: the full and the LoRA builder.
+    ``title`` is what docstrings call the family; ``scaler_block_size`` says whether the LoRA builder takes it.
     """
     sizes = list(inspect.signature(spec_function).parameters.values())
     full = _make_builder(
@@ -263,14 +248,7 @@ def component_builders(
 
 
 def classifier_spec(spec_function: SpecFunction) -> SpecFunction:
-    """From the sizes of a family and ``num_classes`` to the spec of a classifier; all sizes by name.
-
-    Args:
-        spec_function (SpecFunction): from sizes to a ``DecoderSpec``.
-
-    Returns:
-        SpecFunction: the same with ``num_classes`` in front.
-    """
+    """From ``num_classes`` and the sizes of a family, all by name, to the spec of a classifier."""
 
     def spec(num_classes: int, **sizes: Any) -> DecoderSpec:
         return spec_function(**sizes).classifier(num_classes)
@@ -295,18 +273,8 @@ def part_builders(
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The builders ``name`` and ``lora_name`` of a part of a model with images.
 
-    Args:
-        name (str): name of the full builder.
-        title (str): what docstrings call the part.
-        build (Callable[..., Any]): takes an ``Adapter`` per flag by position, and sizes by name.
-        module (str): module that holds the builders.
-        flags (tuple[str, ...]): leading parameters of the LoRA builder: whether each adapter is used.
-        returns (str): the docstrings' line on what is returned.
-        source (str | None): where the architecture is described.
-        quantization_kwargs (bool): whether the LoRA builder takes further arguments of the NF4 conversion.
-
-    Returns:
-        tuple[Callable[..., Any], Callable[..., Any]]: the full and the LoRA builder.
+    ``build`` takes an ``Adapter`` per flag by position, and sizes by name; the flags are leading parameters of the LoRA
+    builder, whether each adapter is used.
     """
     keyword = Parameter.KEYWORD_ONLY
     sizes = [p for p in inspect.signature(build).parameters.values() if p.kind is keyword]
@@ -340,17 +308,7 @@ def part_builders(
 def lora_attention_builder(
     name: str, title: str, spec_function: SpecFunction, *, module: str
 ) -> Callable[..., nn.Module]:
-    """A family's self-attention by itself, with adapters: for those who build layers of their own.
-
-    Args:
-        name (str): name of the builder.
-        title (str): the family's name in its docstring.
-        spec_function (SpecFunction): from sizes to a ``DecoderSpec``.
-        module (str): module that holds the builder.
-
-    Returns:
-        Callable[..., nn.Module]: the builder; its first argument is ``lora_modules``.
-    """
+    """A family's self-attention by itself, with adapters: for those who build layers of their own."""
     of_others = {"vocab_size": 1, "num_layers": 1, "intermediate_dim": 1}
     skipped = (*of_others, "tie_word_embeddings")
     keyword = Parameter.KEYWORD_ONLY
@@ -376,14 +334,8 @@ def lora_attention_builder(
 class SizeRows:
     """The rows of a family: each call adds a size and returns its full, LoRA and QLoRA builder.
 
-    Args:
-        title (str): the family's name in docstrings.
-        spec_function (SpecFunction): from sizes to a ``DecoderSpec``.
-        module (str): module that holds the builders.
-        lora_order (tuple[str, ...]): LoRA parameters in their order.
-        options (dict[str, Any] | None): parameters of the spec that stay arguments of the builders, with defaults.
-        source (str | None): where the sizes are written down.
-        common (Any): what all sizes share.
+    ``lora_order`` are the LoRA parameters in their order, ``options`` parameters of the spec that stay arguments of the
+    builders, with defaults, and ``common`` is what all sizes share.
     """
 
     def __init__(

@@ -37,17 +37,7 @@ MODULES = {
 
 
 def family_of(config: HFConfig) -> Family:
-    """The family of a checkpoint.
-
-    Args:
-        config (HFConfig): contents of its config.json.
-
-    Returns:
-        Family: the row.
-
-    Raises:
-        ValueError: where ``model_type`` isn't in the table.
-    """
+    """The family of a checkpoint by its config.json; an error where ``model_type`` isn't in the table."""
     model_type = str(config.get("model_type"))
     if model_type not in MODULES:
         raise ValueError(f"config.json has model_type {model_type!r}; decoders are built for {sorted(MODULES)}")
@@ -56,14 +46,7 @@ def family_of(config: HFConfig) -> Family:
 
 
 def spec_from_hf_config(config: HFConfig, max_seq_len: int | None = None) -> DecoderSpec:
-    """What to build for a Hugging Face checkpoint of any size.
-
-    Args:
-        config (HFConfig): contents of its config.json.
-        max_seq_len (int | None): longest input; None is the config's ``max_position_embeddings``.
-
-    Returns:
-        DecoderSpec: the architecture.
+    """What to build for a Hugging Face checkpoint of any size; ``max_seq_len`` None is its ``max_position_embeddings``.
 
     Raises:
         ValueError: where the config asks for something that isn't built, rather than build it almost right.

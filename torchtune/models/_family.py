@@ -112,17 +112,9 @@ class Family:
 
 
 def rope_of(config: HFConfig, kind: str = "full_attention") -> tuple[float, dict[str, Any] | None]:
-    """Base and scaling of a checkpoint's RoPE (``rope_parameters``, or ``rope_theta`` and ``rope_scaling``).
+    """Base and scaling of a checkpoint's RoPE in layers of a kind: None where it isn't stretched.
 
-    Args:
-        config (HFConfig): contents of config.json.
-        kind (str): type of the layers, where each has its own.
-
-    Returns:
-        tuple[float, dict[str, Any] | None]: the base, and how it is stretched; None where it isn't.
-
-    Raises:
-        ValueError: for a kind of scaling that isn't built.
+    They stand in ``rope_parameters``, or ``rope_theta`` and ``rope_scaling``; a scaling that isn't built is an error.
     """
     given = config.get("rope_parameters") or {}
     each = given if kind not in given else given[kind] or {}

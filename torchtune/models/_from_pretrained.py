@@ -128,16 +128,8 @@ class _Arena:
 def read_layers(folder: Path, dtype: torch.dtype, arena: _Arena) -> Iterator[dict[str, Tensor]]:
     """The tensors of a checkpoint in parts: each one outside of the layers, the largest first, then each layer.
 
-    Args:
-        folder (Path): folder of the checkpoint.
-        dtype (torch.dtype): of what is a float.
-        arena (_Arena): memory that the layers are read into.
-
-    Yields:
-        dict[str, Tensor]: name to tensor, to be used before the next part is asked for.
-
-    Raises:
-        ValueError: where files are missing or broken.
+    Each part, name to tensor, lies in ``arena`` and is to be used before the next one is asked for. What is a float gets
+    ``dtype``. Missing or broken files are an error.
     """
     files = [(_Safetensors if path.suffix == ".safetensors" else _TorchFile)(path) for path in _weight_files(folder)]
     home = {key: file for file in files for key in file.entries}

@@ -32,21 +32,13 @@ def fusion_builders(
     """The builders ``name``, ``lora_name`` and ``qlora_name`` of a model with images.
 
     Args:
-        name (str): name of the full builder.
-        title (str): what docstrings call the model.
         build (Builder): takes, by part, whether it is trained and whether it is adapted (None for no adapters at all), the
             adapters' arguments, and ``image_size``.
-        module (str): module that holds the builders.
-        returns (type): class of the model.
         parts (Mapping[str, str]): what decoder, encoder and fusion are, for docstrings.
         trained (tuple[bool, bool, bool]): which of them are trained by default.
         adapted (tuple[str, str, str]): the LoRA builder's defaults: "full", "lora" or "frozen" for each.
         image_size (tuple[int, str]): default, and what docstrings say of it.
-        source (str): where the sizes are written down.
         keyword_only (bool): all arguments but ``lora_attn_modules`` go by name.
-
-    Returns:
-        tuple[Builder, Builder, Builder]: the three.
     """
     kind = Parameter.KEYWORD_ONLY if keyword_only else Parameter.POSITIONAL_OR_KEYWORD
     size = Parameter("image_size", kind, default=image_size[0], annotation=int)

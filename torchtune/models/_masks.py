@@ -17,9 +17,6 @@ class WindowMask:
     """Lets a token see itself and the ``size - 1`` tokens before it, of those that the model's mask lets it see.
 
     Tokens count by their place in the sequence, or in the KV cache. It is called by a layer as its ``mask_mod``.
-
-    Args:
-        size (int): tokens in the window.
     """
 
     def __init__(self, size: int) -> None:
@@ -33,17 +30,9 @@ class WindowMask:
     def __call__(
         self, mask: Mask = None, bsz: int = 1, seq_len: int = 1, device: torch.device | None = None, **kwargs: Any
     ) -> Mask:
-        """Narrow a mask.
+        """Narrow a mask: bool or additive ``[b, s, t]``, a ``BlockMask``, or None for causal.
 
-        Args:
-            mask (Mask): bool or additive ``[b, s, t]``, a ``BlockMask``, or None for causal.
-            bsz (int): batch size.
-            seq_len (int): queries.
-            device (torch.device | None): of the mask to be made.
-            **kwargs (Any): ignored.
-
-        Returns:
-            Mask: the narrowed mask; None where a causal mask is narrow enough.
+        The result is None where a causal mask is narrow enough.
         """
         if mask is not None and mask.shape[-1] <= self.size:
             return mask
@@ -90,11 +79,7 @@ class WindowMask:
 
 
 class ChunkMask(WindowMask):
-    """Lets a token see those before it in its own chunk of ``size`` tokens; chunks start at multiples of ``size``.
-
-    Args:
-        size (int): tokens in a chunk.
-    """
+    """Lets a token see those before it in its own chunk of ``size`` tokens; chunks start at multiples of ``size``."""
 
     def near(self, query: Tensor, key: Tensor) -> Tensor:
         """Whether both are in one chunk."""
@@ -102,15 +87,7 @@ class ChunkMask(WindowMask):
 
 
 def windows(size: int | None, every: int = 1) -> Callable[[int], WindowMask | None] | None:
-    """Masks by layer: a window in layers 0, ``every``, 2 * ``every``, ...; None where there is no window at all.
-
-    Args:
-        size (int | None): tokens in the window.
-        every (int): step of the layers.
-
-    Returns:
-        Callable[[int], WindowMask | None] | None: from a layer's index to its mask.
-    """
+    """Masks by layer: a window in layers 0, ``every``, 2 * ``every``, ...; None where there is no window at all."""
     if size is None:
         return None
     shared = WindowMask(size)
@@ -118,18 +95,7 @@ def windows(size: int | None, every: int = 1) -> Callable[[int], WindowMask | No
 
 
 def windows_of(size: int | None, layer_types: Sequence[str]) -> Callable[[int], WindowMask | None] | None:
-    """Masks by layer: a window in those of type ``sliding_attention``.
-
-    Args:
-        size (int | None): tokens in the window.
-        layer_types (Sequence[str]): ``sliding_attention`` or ``full_attention`` for each layer, as in config.json.
-
-    Returns:
-        Callable[[int], WindowMask | None] | None: from a layer's index to its mask.
-
-    Raises:
-        ValueError: for another type of layer.
-    """
+    """Masks by layer: a window in those of type ``sliding_attention``; the other type is ``full_attention``."""
     unknown = sorted(set(layer_types) - {"sliding_attention", "full_attention", "attention"})
     if unknown:
         raise ValueError(f"layer_types has {unknown}; built are 'full_attention' and 'sliding_attention'")

@@ -79,11 +79,7 @@ def _mscale(factor: float, scale: float = 1.0) -> float:
 
 
 def kind_of_scaling(scaling: Mapping[str, Any]) -> str:
-    """The kind of scaling that ``rope_parameters`` name.
-
-    Raises:
-        ValueError: for one that isn't built.
-    """
+    """The kind of scaling that ``rope_parameters`` name; an error for one that isn't built."""
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     kind = {"su": "longrope"}.get(kind, kind)
     if kind not in _KINDS:

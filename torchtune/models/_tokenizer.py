@@ -60,14 +60,7 @@ def hf_tokenizer(
 ) -> Callable[..., FormatTokenizer]:
     """Makes a family's tokenizer builder, ``<family>_tokenizer``, from files of its checkpoints.
 
-    Args:
-        family (str): the family's name.
-        title (str): its name in the docstring.
-        module (str): module that holds the builder.
-        chat_format (str | None): its chat format; None is the one of the family's name.
-
-    Returns:
-        Callable[..., FormatTokenizer]: the builder.
+    ``chat_format`` is None where the family's format has its name; ``title`` is what the docstring calls it.
     """
     own_format = chat_format or family
 
@@ -117,17 +110,10 @@ def tokenizer_builder(
     """Makes a family's tokenizer builder, which takes what a config holds.
 
     Args:
-        tokenizer (Callable[..., Any]): the family's tokenizer.
-        name (str): name of the builder.
-        title (str): what its docstring calls the family.
-        files (Mapping[str, str]): its arguments that are files, and what they are.
-        module (str): module that holds the builder.
+        files (Mapping[str, str]): the tokenizer's arguments that are files, and what they are.
         special_tokens (bool): whether it takes control tokens from a file.
         template (str | None): its default prompt template.
         optional (Sequence[str]): files whose default is None, though they are needed.
-
-    Returns:
-        Callable[..., Any]: the builder.
     """
 
     def build(prompt_template: Any, kwargs: dict[str, Any], **options: Any) -> Any:

@@ -33,18 +33,7 @@ _ALIASES = {
 
 
 def find(module: str, name: str) -> Any:
-    """The alias ``name`` of ``module``.
-
-    Args:
-        module (str): where it is looked up.
-        name (str): the old name.
-
-    Returns:
-        Any: what it stands for.
-
-    Raises:
-        AttributeError: if there is no such alias.
-    """
+    """What the alias ``name`` of ``module`` stands for; AttributeError where there is none."""
     if (module, name) not in _ALIASES:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     instead, home = _ALIASES[module, name]

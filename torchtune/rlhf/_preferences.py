@@ -16,14 +16,12 @@ Model = Callable[[torch.Tensor], torch.Tensor]
 def pair_outputs(
     model: Model, tokens: torch.Tensor, labels: torch.Tensor, *, average: bool = False, ignore_index: int = -100
 ) -> ChosenRejectedOutputs:
-    """Runs a model on chosen and rejected answers at once.
+    """Runs a model (logits ``[2 * b, s, v]``) on chosen and rejected answers at once.
 
     Args:
-        model: gives logits ``[2 * b, s, v]``.
         tokens: first all chosen, then all rejected conversations ``[2 * b, s]``.
         labels: the tokens that count, not shifted ``[2 * b, s]``.
         average: log-probabilities are means over an answer's tokens in place of sums.
-        ignore_index: label of what does not count.
 
     Returns:
         log-probabilities ``[b]``, and of the logits at trained positions the mean, a scalar without gradient.
@@ -44,14 +42,8 @@ def mismatched(
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Each prompt with the answer to the prompt before it: what KTO estimates the KL divergence on.
 
-    Args:
-        tokens: conversations, padded at the end ``[b, s]``.
-        labels: the tokens that count ``[b, s]``; an answer begins with the first of them.
-        pad_id: id to pad with.
-        ignore_index: label of what does not count.
-
-    Returns:
-        ids and labels ``[b, s']``; None where there are fewer than two answers.
+    Ids and labels ``[b, s']`` from those of the conversations ``[b, s]``, padded at the end; an answer begins with the first
+    label that counts. None where there are fewer than two answers.
     """
     prompts, answers = [], []
     for row, targets in zip(tokens, labels, strict=True):

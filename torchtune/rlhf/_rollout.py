@@ -19,11 +19,7 @@ _EPS = 1e-4
 def as_batch(
     episodes: Sequence[Episode], pad_id: int, device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Conversations as a batch, padded at the end.
-
-    Returns:
-        ids ``[b, s]``, and a mask ``[b, s - 1]`` that is True where the next id was sampled by the model.
-    """
+    """Ids ``[b, s]``, padded at the end, and a mask ``[b, s - 1]``, True where the next id was sampled by the model."""
     for episode in episodes:
         episode.check()
     longest = max(len(episode.context) for episode in episodes)
@@ -37,16 +33,7 @@ def as_batch(
 
 
 def token_logprobs(model: Any, tokens: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Log-probability of each token after the first.
-
-    Args:
-        model: gives logits ``[b, s, v]``.
-        tokens: ids, padded at the end ``[b, s]``.
-        temperature: what the logits are divided by; 0 counts as 1.
-
-    Returns:
-        ``[b, s - 1]``.
-    """
+    """Log-probability ``[b, s - 1]`` of each token ``[b, s]`` after the first; a ``temperature`` of 0 counts as 1."""
     return batched_logits_to_logprobs(model(tokens[:, :-1]), tokens[:, 1:], temperature or 1.0, chunk_size=1)
 
 
@@ -58,19 +45,13 @@ def alike(rewards: torch.Tensor) -> bool:
 def group_advantages(
     rewards: torch.Tensor, scale: str = "group", deviation: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """By how much each answer is better than the others of its group.
+    """By how much each answer is better than the others of its group: ``[n, g]``, 0 in a group of equal rewards.
 
     Args:
         rewards: ``[n, g]``: ``g`` answers to each of ``n`` prompts.
         scale: "group" divides by the deviation of the group's rewards (GRPO), "batch" by ``deviation``, "none" by nothing
             (Dr. GRPO).
         deviation: of all rewards of the batch; default: of those here.
-
-    Returns:
-        ``[n, g]``; 0 in a group of equal rewards.
-
-    Raises:
-        ValueError: if ``scale`` is none of these.
     """
     centred = rewards - rewards.mean(-1, keepdim=True)
     centred[[alike(group) for group in rewards]] = 0.0

@@ -5,16 +5,7 @@ from pathlib import Path
 
 
 def inside(folder: str | Path, name: str | Path, what: str) -> Path:
-    """The path of a file that others name, which has to lie in a folder; links are not followed.
-
-    Args:
-        folder: where it has to lie.
-        name: its path from there.
-        what: what names it, for the error.
-
-    Raises:
-        ValueError: if the name is no text, or leads out of the folder.
-    """
+    """The path of a file that others (``what``) name, which has to lie in a folder; links are not followed."""
     if not isinstance(name, (str, Path)) or not str(name):
         raise ValueError(f"{what}: expected the name of a file in {folder}, found {name!r}")
     root = os.path.abspath(folder)
@@ -25,14 +16,7 @@ def inside(folder: str | Path, name: str | Path, what: str) -> Path:
 
 
 def tokenizer_file(path: str | Path) -> str:
-    """The path of a tokenizer's file, as text.
-
-    Args:
-        path: the file.
-
-    Raises:
-        FileNotFoundError: if it isn't there; says what is.
-    """
+    """The path of a tokenizer's file, as text; where it isn't there, FileNotFoundError says what is."""
     file = Path(path)
     if file.is_file():
         return str(path)

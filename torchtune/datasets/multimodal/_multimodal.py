@@ -150,15 +150,7 @@ def vqa_dataset(
 
 
 class TheCauldronToMessages:
-    """Rows of The Cauldron: ``images``, and ``texts`` of question and answer (``user``, ``assistant``).
-
-    Args:
-        column_map: the rows' names for ``images`` and ``texts``.
-        new_system_prompt: a system message to put first.
-
-    Raises:
-        ValueError: if ``column_map`` lacks one of the two.
-    """
+    """Rows of The Cauldron: ``images``, and ``texts`` of question and answer (``user``, ``assistant``)."""
 
     def __init__(self, column_map: dict[str, str] | None = None, new_system_prompt: str | None = None) -> None:
         self._columns = column_map or {"images": "images", "texts": "texts"}
@@ -168,11 +160,7 @@ class TheCauldronToMessages:
                 raise ValueError(f"Expected a key of '{key}' in column_map but found {list(self._columns)}.")
 
     def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A row's ``messages``; the images stand before the first question. Only answers are trained on.
-
-        Raises:
-            ValueError: if the row lacks a column.
-        """
+        """A row's ``messages``; the images stand before the first question. Only answers are trained on."""
         for column in self._columns.values():
             if column not in sample:
                 raise ValueError(f"The row has no column {column!r}; found {list(sample)}. Name it in column_map.")

@@ -20,12 +20,7 @@ def _conv3(ch_in: int, ch_out: int) -> nn.Conv2d:
 
 
 class ResnetBlock(nn.Module):
-    """Two convolutions beside a residual: ``[b, ch_in, h, w] -> [b, ch_out, h, w]``.
-
-    Args:
-        ch_in (int): channels of the input.
-        ch_out (int): channels of the output.
-    """
+    """Two convolutions beside a residual: ``[b, ch_in, h, w] -> [b, ch_out, h, w]``."""
 
     def __init__(self, ch_in: int, ch_out: int) -> None:
         super().__init__()
@@ -40,11 +35,7 @@ class ResnetBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Attention of every pixel to every pixel, with one head: ``[b, c, h, w] -> [b, c, h, w]``.
-
-    Args:
-        channels (int): channels, and size of the head.
-    """
+    """Attention of every pixel to every pixel, with one head: ``[b, c, h, w] -> [b, c, h, w]``."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -68,11 +59,7 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve height and width by a strided convolution, padded at the right and the bottom only.
-
-    Args:
-        channels (int): channels.
-    """
+    """Halve height and width by a strided convolution, padded at the right and the bottom only."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -84,11 +71,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double height and width by repeating pixels, then convolve.
-
-    Args:
-        channels (int): channels.
-    """
+    """Double height and width by repeating pixels, then convolve."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -121,14 +104,7 @@ def _end(ch_in: int, ch_out: int) -> nn.Sequential:
 
 
 class FluxEncoder(nn.Module):
-    """Images to mean and log variance of latents.
-
-    Args:
-        ch_in (int): channels of an image.
-        ch_z (int): channels of a latent.
-        channels (list[int]): channels of each resolution, from the finest.
-        blocks (int): residual blocks per resolution.
-    """
+    """Images to mean and log variance of latents; ``channels`` of each resolution, the finest first."""
 
     def __init__(self, ch_in: int, ch_z: int, channels: list[int], blocks: int) -> None:
         super().__init__()
@@ -149,14 +125,7 @@ class FluxEncoder(nn.Module):
 
 
 class FluxDecoder(nn.Module):
-    """Latents to images.
-
-    Args:
-        ch_out (int): channels of an image.
-        ch_z (int): channels of a latent.
-        channels (list[int]): channels of each resolution, from the finest.
-        blocks (int): residual blocks per resolution.
-    """
+    """Latents to images; ``channels`` of each resolution, the finest first."""
 
     def __init__(self, ch_out: int, ch_z: int, channels: list[int], blocks: int) -> None:
         super().__init__()
@@ -178,14 +147,7 @@ class FluxDecoder(nn.Module):
 
 
 class FluxAutoencoder(nn.Module):
-    """The autoencoder of FLUX.1.
-
-    Args:
-        img_shape (tuple[int, int, int]): channels, height and width of the images that it expects.
-        encoder (nn.Module): images to mean and log variance.
-        decoder (nn.Module): latents to images.
-        scale_factor (float): latents are scaled by this,
-        shift_factor (float): after this was subtracted.
+    """The autoencoder of FLUX.1; latents are scaled by ``scale_factor`` after ``shift_factor`` was subtracted.
 
     Source: https://github.com/black-forest-labs/flux (architecture and factors)
     """
@@ -203,28 +165,13 @@ class FluxAutoencoder(nn.Module):
         self.encoder, self.decoder = encoder, decoder
 
     def encode(self, x: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Images to sampled latents.
-
-        Args:
-            x (torch.Tensor): ``[b, ch_in, h, w]``, in -1 to 1.
-            generator (torch.Generator | None): of the noise.
-
-        Returns:
-            torch.Tensor: ``[b, ch_z, h / 8, w / 8]``.
-        """
+        """Images ``[b, ch_in, h, w]``, in -1 to 1, to sampled latents ``[b, ch_z, h / 8, w / 8]``."""
         mean, log_variance = self.encoder(x).chunk(2, dim=1)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return self.scale_factor * (mean + torch.exp(0.5 * log_variance) * noise - self.shift_factor)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """Latents to images.
-
-        Args:
-            z (torch.Tensor): ``[b, ch_z, h, w]``.
-
-        Returns:
-            torch.Tensor: ``[b, ch_out, 8 h, 8 w]``.
-        """
+        """Latents ``[b, ch_z, h, w]`` to images ``[b, ch_out, 8 h, 8 w]``."""
         return self.decoder(z / self.scale_factor + self.shift_factor)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

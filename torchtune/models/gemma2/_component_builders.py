@@ -23,10 +23,7 @@ SOURCE = "https://arxiv.org/abs/2408.00118 (Gemma 2)"
 class Gemma2FinalNorm(nn.Module):
     """The last norm, one level down in state dicts (``norm.rms_norm.scale``).
 
-    Args:
-        dim (int): size of a token's vector.
-        eps (float): added to the mean square.
-        cap (float | None): bend the normalized vector to stay within this; None leaves it.
+    A ``cap`` bends the normalized vector to stay within it.
     """
 
     def __init__(self, dim: int, eps: float = 1e-6, cap: float | None = None) -> None:
@@ -41,12 +38,7 @@ class Gemma2FinalNorm(nn.Module):
 
 
 class SoftCappedOutput:
-    """An output layer whose logits are bent to stay within ``cap``.
-
-    Args:
-        output (Callable[[Tensor], Tensor]): the output layer.
-        cap (float): bound of the logits.
-    """
+    """An output layer whose logits are bent to stay within ``cap``."""
 
     def __init__(self, output: Callable[[Tensor], Tensor], cap: float) -> None:
         self.output, self.cap = output, cap

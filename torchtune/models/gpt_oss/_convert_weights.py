@@ -12,15 +12,10 @@ _BIAS = 127
 
 
 def dequantize_mxfp4(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """Plain values of MXFP4 weights: 32 values share a power of two.
+    """Plain values ``[e, d, h]`` of MXFP4 weights, each expert's matrix transposed, as unquantized checkpoints hold it.
 
-    Args:
-        blocks (Tensor): two values per byte, the lower half first, ``[e, h, d / 32, 16]``, uint8.
-        scales (Tensor): exponents ``[e, h, d / 32]``, uint8, 127 for one.
-        dtype (torch.dtype): of the result; bf16 holds every value exactly.
-
-    Returns:
-        Tensor: ``[e, d, h]``, each expert's matrix transposed, as unquantized checkpoints hold it.
+    ``blocks [e, h, d / 32, 16]`` hold two values per byte, the lower half first; ``scales [e, h, d / 32]`` an exponent for 32
+    values, 127 for one. bf16 holds every value exactly.
 
     Source: https://arxiv.org/abs/2310.10537 (Microscaling), https://arxiv.org/abs/2508.10925 (gpt-oss)
     """
@@ -34,17 +29,7 @@ def dequantize_mxfp4(blocks: Tensor, scales: Tensor, dtype: torch.dtype = torch.
 
 
 def gpt_oss_plain(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict whose MXFP4 tensors (``*_blocks`` and ``*_scales``) are plain ones.
-
-    Args:
-        state_dict (dict[str, Tensor]): tensors of a checkpoint.
-
-    Returns:
-        dict[str, Tensor]: the same, in the names of an unquantized checkpoint.
-
-    Raises:
-        ValueError: where a tensor has no scales, or scales no tensor.
-    """
+    """A state dict in the names of an unquantized checkpoint: MXFP4 (``*_blocks`` and ``*_scales``) made plain."""
     plain = {key: value for key, value in state_dict.items() if not key.endswith(("_blocks", "_scales"))}
     names = {key.rsplit("_", 1)[0] for key in state_dict if key.endswith(("_blocks", "_scales"))}
     for name in names:

@@ -19,18 +19,11 @@ class Llama3VisionTransformer(VisionTransformer):
     """CLIP's image encoder as Llama 3.2 Vision uses it; arguments are those of ``VisionTransformer``."""
 
     def encode_padded(self, images: Tensor, aspect_ratio: Tensor | None) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Encode images with their padding.
-
-        Args:
-            images (Tensor): ``[b, i, t, c, w, h]``: i images of t tiles.
-            aspect_ratio (Tensor | None): tiles in height and width of each image, ``[b, i, 2]``; None is one tile.
+        """Encode images ``[b, i, t, c, w, h]`` with their padding; several tiles need ``aspect_ratio [b, i, 2]``.
 
         Returns:
-            tuple[Tensor, list[Tensor], Tensor]: tokens ``[b * i, t', e', d]`` with all tiles and tokens that padding adds,
-            hidden states of the same shape, and the attention mask ``[b * i, t' * e', t' * e']``.
-
-        Raises:
-            ValueError: where there are several tiles, but no ``aspect_ratio``.
+            tokens ``[b * i, t', e', d]`` with all tiles and tokens that padding adds, hidden states of the same shape, and the
+            attention mask ``[b * i, t' * e', t' * e']``.
         """
         batch, num_images, num_tiles, *tile = images.shape
         if aspect_ratio is None:

@@ -28,11 +28,7 @@ from torchtune.modules.moe import GroupedExperts, LoRAGroupedExperts, MoE, Token
 
 
 class HeadNorm(nn.Module):
-    """Divides each head by its root mean square, without weights.
-
-    Args:
-        eps (float): added to the mean square.
-    """
+    """Divides each head by its root mean square, without weights."""
 
     def __init__(self, eps: float) -> None:
         super().__init__()

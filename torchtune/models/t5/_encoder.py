@@ -17,11 +17,6 @@ class T5RelativePositionBias(nn.Module):
     Half of the buckets are for tokens ahead; in each half, the first half of the buckets is for one distance each, the rest
     grows logarithmically up to ``max_dist``.
 
-    Args:
-        num_buckets (int): number of buckets.
-        max_dist (int): distance from which on all tokens share the last bucket.
-        num_heads (int): attention heads.
-
     Source: https://arxiv.org/abs/1910.10683 (T5), section 2.1
     """
 
@@ -41,25 +36,12 @@ class T5RelativePositionBias(nn.Module):
         return torch.where(distance < exact, distance, far.clamp(max=half - 1)) + half * (offset > 0)
 
     def forward(self, length: int) -> torch.Tensor:
-        """The bias of all pairs of tokens.
-
-        Args:
-            length (int): number of tokens.
-
-        Returns:
-            torch.Tensor: ``[1, n_h, s, s]``.
-        """
+        """The bias of all pairs of tokens ``[1, n_h, s, s]``."""
         return self.embedding(self._buckets(length, self.embedding.weight.device)).permute(2, 0, 1)[None]
 
 
 class T5SelfAttention(nn.Module):
-    """Bidirectional self-attention with an additive bias.
-
-    Args:
-        embed_dim (int): size of a token's vector.
-        num_heads (int): attention heads.
-        head_dim (int): size of a head.
-    """
+    """Bidirectional self-attention with an additive bias."""
 
     def __init__(self, embed_dim: int, num_heads: int, head_dim: int) -> None:
         super().__init__()
@@ -70,15 +52,7 @@ class T5SelfAttention(nn.Module):
         self.output_proj = nn.Linear(num_heads * head_dim, embed_dim, bias=False)
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Attend.
-
-        Args:
-            x (torch.Tensor): ``[b, s, d]``.
-            bias (torch.Tensor): ``[1 or b, n_h, s, s]``, added to the scores.
-
-        Returns:
-            torch.Tensor: ``[b, s, d]``.
-        """
+        """``[b, s, d] -> [b, s, d]``; ``bias`` (``[1 or b, n_h, s, s]``) is added to the scores."""
         q, k, v = (
             proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
@@ -88,14 +62,7 @@ class T5SelfAttention(nn.Module):
 
 
 class T5EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each after a norm and beside a residual.
-
-    Args:
-        attn (T5SelfAttention): self-attention.
-        mlp (FeedForward): feed-forward.
-        sa_norm (nn.Module): norm before attention.
-        mlp_norm (nn.Module): norm before the feed-forward layer.
-    """
+    """Self-attention and feed-forward, each after a norm and beside a residual."""
 
     def __init__(self, attn: T5SelfAttention, mlp: FeedForward, sa_norm: nn.Module, mlp_norm: nn.Module) -> None:
         super().__init__()

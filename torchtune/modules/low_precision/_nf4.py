@@ -76,12 +76,7 @@ def to_nf4(weight: Tensor, block_size: int = 64, scaler_block_size: int | None =
 
 
 def quantize_assigned_weight(module: nn.Module, quantization: dict[str, Any]) -> None:
-    """Make ``load_state_dict(..., assign=True)`` keep a module's ``weight`` in NF4, whatever is loaded.
-
-    Args:
-        module (nn.Module): with an NF4 ``weight``, possibly on the meta device.
-        quantization (dict[str, Any]): arguments of :func:`to_nf4`.
-    """
+    """Make ``load_state_dict(..., assign=True)`` keep a module's ``weight`` in NF4, whatever is loaded."""
 
     def hook(module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: dict[str, Any], *_: Any) -> None:
         loaded: Any = state_dict.get(f"{prefix}weight")
@@ -106,15 +101,8 @@ class _LinearNF4(torch.autograd.Function):
 
 
 def linear_nf4(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Linear layer with an NF4 weight, which gets no gradient and is dequantized anew in the backward pass.
-
-    Args:
-        x (Tensor): ``[..., in]``.
-        weight (Tensor): NF4 ``[out, in]``.
-        bias (Tensor | None): ``[out]``.
-
-    Returns:
-        Tensor: ``[..., out]``.
+    """``[..., in] -> [..., out]`` with an NF4 weight ``[out, in]``, which gets no gradient and is dequantized anew in the
+    backward pass.
     """
     if torch.compiler.is_compiling():
         # Plain operations on the tensors inside: the compiler fuses them, and recomputes them for the backward pass.
@@ -124,15 +112,7 @@ def linear_nf4(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def dequantize(weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """An NF4 weight as plain numbers; any other tensor stays what it is, but for the dtype.
-
-    Args:
-        weight (Tensor): NF4 or plain.
-        dtype (torch.dtype | None): of the result; None is the tensor's own.
-
-    Returns:
-        Tensor: a plain tensor.
-    """
+    """An NF4 weight as plain numbers; any other tensor stays what it is, but for the dtype."""
     if is_nf4(weight):
         weight = _plain_values(weight)
     return weight if dtype is None else weight.to(dtype)

@@ -25,15 +25,9 @@ def should_use_grouped_mm() -> bool:
 
 
 def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
-    """Multiply the tokens of each expert by its matrix.
+    """Multiply the tokens of each expert ``[n, d]`` by its matrix (``weight [e, d, h]``): ``[n, h]``.
 
-    Args:
-        x (Tensor): tokens in the order of their experts, ``[n, d]``; rows after the last expert's give zeros.
-        weight (Tensor): ``[e, d, h]``.
-        counts (Tensor): tokens of each expert, ``[e]``.
-
-    Returns:
-        Tensor: ``[n, h]``.
+    ``counts [e]`` says how many tokens are each expert's; rows after the last one's give zeros.
     """
     # The kernel reads rows of 16 bytes.
     aligned = all(size % 8 == 0 for size in weight.shape[1:])

@@ -183,16 +183,9 @@ class GroupPolicyLoss(nn.Module):
 
 
 def kl_estimate(pi_logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
-    """KL divergence of each token's policy from the reference: unbiased, never negative, of little variance.
+    """KL divergence ``[b, r]`` of each token's policy from the reference: unbiased, never negative, of little variance.
 
-    The k3 estimator of http://joschu.net/blog/kl-approx.html.
-
-    Args:
-        pi_logprobs: under the policy, which sampled ``[b, r]``.
-        ref_logprobs: under the reference ``[b, r]``.
-
-    Returns:
-        ``[b, r]``.
+    The k3 estimator of http://joschu.net/blog/kl-approx.html, of log-probabilities under the policy, which sampled.
     """
     log_ratio = ref_logprobs - pi_logprobs
     return torch.expm1(log_ratio) - log_ratio

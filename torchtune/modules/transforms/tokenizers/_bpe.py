@@ -40,15 +40,8 @@ def byte_letters() -> dict[int, int]:
 class ByteLevelBPE:
     """Encodes plain text, with no special tokens at all, and spells ids as bytes.
 
-    Args:
-        vocab_path: ``vocab.json``, pieces in GPT-2's alphabet -> ids.
-        merges_path: ``merges.txt``, one pair of pieces a line, best first.
-        pattern: regular expression that splits text into words.
-        nfc: True to bring text into Unicode's composed form first.
-
-    Raises:
-        OSError: if a file does not exist.
-        ValueError: if ``vocab_path`` is no JSON object of ids.
+    From ``vocab.json``, pieces in GPT-2's alphabet -> ids, and ``merges.txt``, one pair of pieces a line, best first;
+    ``pattern`` splits text into words, after Unicode's composed form where ``nfc``.
     """
 
     def __init__(self, vocab_path: str, merges_path: str, pattern: str, nfc: bool = False) -> None:
@@ -133,18 +126,11 @@ def share_by_start(starts: Sequence[int], ids: list[int], lengths: Iterable[int]
 
 
 def mergeable_ids(vocab: Mapping[str, int], merges: Iterable[str]) -> list[int] | None:
-    """Ids of the pieces that merges reach, bytes first, where joining by lowest id is the same as joining by merges.
+    """Ids of the pieces that merges reach, bytes first, where joining by lowest id is joining by merges; else None.
 
     Say that all merges below some id are done. Where two neighbours make up a token ``c`` then, no merge has reached over the
     ends of ``c``, so its bytes were merged as they are by themselves. So the same pair is found there in each text, and
     it suffices that this pair is in the file, that no other merge comes first, and that what it makes is not needed before.
-
-    Args:
-        vocab: pieces in GPT-2's alphabet -> ids.
-        merges: two pieces with a space between them each, best first.
-
-    Returns:
-        The ids; None where this does not hold, or a merge is none.
     """
     single = [vocab.get(chr(letter)) for letter in byte_letters()]
     if None in single or len(set(vocab.values())) < len(vocab):

@@ -28,11 +28,8 @@ class Run(NamedTuple):
 class ChatTokens:
     """The tokens of a conversation, each with the message it belongs to, whether the model emits it, and what it is.
 
-    Args:
-        tokens: token ids.
-        runs: who owns them, in stretches whose lengths add up to theirs.
-        cut_off: True if messages at the end were left out.
-        messages: the conversation that the message indexes refer to.
+    ``runs`` say who owns them, in stretches whose lengths add up to theirs; ``cut_off`` is True if messages at the end
+    were left out; ``messages`` is what the message indexes refer to.
     """
 
     def __init__(
@@ -91,9 +88,8 @@ class ChatTokens:
     def weights(self, train_on: TrainOn = "message") -> list[float]:
         """For each token, the factor on its loss: 0 where it is not trained, 1 where nothing says otherwise.
 
-        Args:
-            train_on: what counts, see :func:`~torchtune.data._selectors.read_selector`. Messages
-                that are masked, or have weight 0, never do.
+        ``train_on`` says what counts (:func:`~torchtune.data._selectors.read_selector`); messages that are masked, or
+        have weight 0, never do.
         """
         return self._spread(self._weigh(train_on))
 
@@ -114,13 +110,9 @@ class ChatTokens:
     def truncate(
         self, max_seq_len: int, side: str, end_id: int | None = None, end_owner: int | None = None
     ) -> ChatTokens:
-        """These tokens cut to a length, where they are longer or messages are missing.
+        """These tokens cut to a length at the ``side`` "right" or "left", where they are longer or messages miss.
 
-        Args:
-            max_seq_len: the length.
-            side: the side that tokens are dropped from, "right" or "left".
-            end_id: what the last token becomes where something was cut; None leaves it.
-            end_owner: the message that this token belongs to.
+        Where something was cut, the last token becomes ``end_id``, which belongs to the message ``end_owner``; None leaves it.
         """
         if len(self) <= max_seq_len and not self.cut_off:
             return self

@@ -11,18 +11,10 @@ if TYPE_CHECKING:
 
 
 def plain_tokenizer(source: str, controls: Mapping[str, int], goes_on: bool) -> Tokenizer:
-    """Makes the copy.
+    """Makes the copy; where it ``goes_on``, text that does not stand at the start gets no space put before it.
 
     The control tokens are given names that no text holds, in the list of added tokens and in the vocabulary, so that all
     ids stay as they are.
-
-    Args:
-        source: the content of the ``tokenizer.json``.
-        controls: ids of the control tokens by their text.
-        goes_on: True for text that does not stand at the start, which gets no space put before it.
-
-    Returns:
-        The tokenizer.
     """
     from tokenizers import Tokenizer
 

@@ -57,11 +57,7 @@ class Meter:
         self.began = time.monotonic()
 
     def step(self) -> None:
-        """One more step.
-
-        Raises:
-            TemplateLimitError: if there were too many, or they took too long.
-        """
+        """One more step; TemplateLimitError if there were too many, or they took too long."""
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise TemplateLimitError("it took too many steps", f"{MAX_STEPS:,}")
@@ -227,11 +223,7 @@ class _Generator(CodeGenerator):
 
 
 class LimitedEnvironment(ImmutableSandboxedEnvironment):
-    """Jinja's immutable sandbox, with limits; compile and render inside :func:`metered`.
-
-    Args:
-        **options: those of Jinja's environment.
-    """
+    """Jinja's immutable sandbox, with limits; compile and render inside :func:`metered`."""
 
     code_generator_class = _Generator
     intercepted_binops = frozenset({"*", "**", "+", "%"})

@@ -57,12 +57,7 @@ def _environment() -> Any:
 
 
 class Template:
-    """A chat template with the variables it sees.
-
-    Args:
-        source: the template.
-        variables: what it sees beside the conversation, such as ``bos_token``.
-    """
+    """A chat template with the variables it sees beside the conversation, such as ``bos_token``."""
 
     def __init__(self, source: str, variables: Mapping[str, Any]) -> None:
         self.source = source
@@ -77,11 +72,7 @@ class Template:
         return {**self.__dict__, "_compiled": None}
 
     def __call__(self, messages: list[dict[str, Any]], tools: Any, prompt: bool) -> str:
-        """Renders a conversation; marks of ``{% generation %}`` are in the text.
-
-        Raises:
-            ValueError: if the template refuses the conversation, or takes more time or memory than any needs.
-        """
+        """Renders a conversation; marks of ``{% generation %}`` are in the text."""
         from jinja2.exceptions import TemplateError
 
         from torchtune.modules.transforms.tokenizers._hf_sandbox import MAX_SOURCE, TemplateLimitError, metered
@@ -101,8 +92,7 @@ class Template:
 class Texts:
     """Changes every text of a conversation before it is rendered.
 
-    Args:
-        change: text, message index or None, kind ("content", "reasoning", "call", "name" or "tool") -> the text to render.
+    ``change`` takes text, message index or None, and kind ("content", "reasoning", "call", "name" or "tool").
     """
 
     def __init__(self, change: Callable[[str, int | None, str], str]) -> None:

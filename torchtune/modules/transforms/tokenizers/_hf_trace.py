@@ -34,10 +34,7 @@ _KINDS: tuple[Literal["content", "reasoning", "call"], ...] = ("content", "reaso
 class Controls:
     """The control tokens of a model.
 
-    Args:
-        texts: all of them.
-        hard: those that may not even stand in the model's own text, such as the end of a turn.
-        stops: those that end a turn.
+    ``hard`` are those that may not even stand in the model's own text, such as the end of a turn; ``stops`` end a turn.
     """
 
     texts: frozenset[str]
@@ -76,17 +73,7 @@ class Owned:
 
 
 class Tracer:
-    """Renders one conversation and traces it.
-
-    Args:
-        template: the chat template.
-        controls: the model's control tokens.
-        messages: the conversation.
-        tools: function schemas, wrapped, or None.
-
-    Raises:
-        ValueError: if the template refuses the conversation, or leaves out a text, a call or a result.
-    """
+    """Renders one conversation and traces it; an error where the template refuses it, or leaves anything out."""
 
     def __init__(self, template: Template, controls: Controls, messages: Sequence[Message], tools: Any) -> None:
         template.now = datetime.now()

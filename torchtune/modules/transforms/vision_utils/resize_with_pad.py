@@ -13,11 +13,7 @@ _MODES = {"nearest": "nearest", "nearest-exact": "nearest-exact", "bilinear": "b
 
 
 def interpolation(resample: Any) -> str:
-    """torch's name of a way to resample, given by name or as torchvision's ``InterpolationMode``.
-
-    Raises:
-        ValueError: if torch doesn't know it.
-    """
+    """torch's name of a way to resample, given by name or as torchvision's ``InterpolationMode``."""
     name = str(getattr(resample, "value", resample)).lower().replace("_", "-")
     if name not in _MODES:
         raise ValueError(f"resample must be one of {', '.join(_MODES)}; found {name!r}")
