@@ -107,3 +107,23 @@ def test_two_processes_skip_the_same_layers(tmp_path: Path) -> None:
     dropout = {"prob": 0.9, "layers": ":", "layers_scale": "uniform"}
     rows = in_processes(tiny_config(tmp_path, FULL, **{**settings, "layer_dropout": dropout}, batch_size=1))
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("optimizer", "in_backward"), [("AdamW8bit", False), ("AdamWFp8", True)])
+def test_small_optimizer_states_are_saved_and_resumed(
+    optimizer: str, in_backward: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # torchao compiles a step for each shape: minutes
+    settings = {
+        "optimizer": {"_component_": f"torchao.optim.{optimizer}", "lr": 1e-3},
+        "save_every_n_steps": 1,
+        "epochs": 1,
+        "max_steps_per_epoch": 3,
+        **({"optimizer_in_bwd": True, "clip_grad_norm": None} if in_backward else {}),
+    }
+    whole = finetune(tiny_config(tmp_path / "whole", FULL, **settings))
+    cut = tmp_path / "cut"
+    finetune(tiny_config(cut, FULL, **settings), until=2)
+    rest = finetune(tiny_config(cut, FULL, **settings, resume_from_checkpoint=True))
+    assert [(row["step"], row["loss"], row["lr"]) for row in rest] == [(3, whole[2]["loss"], whole[2]["lr"])]
+    assert whole[0]["lr"] != whole[1]["lr"]

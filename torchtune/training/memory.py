@@ -136,7 +136,10 @@ class OptimizerInBackwardWrapper:
         rate = self.get_last_lr()
         for optimizer in self.optim_map.values():
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                if isinstance(group["lr"], torch.Tensor):  # torchao's optimizers compile their steps for one tensor
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
 
     def get_last_lr(self) -> float:
         """The schedule's last rate.
