@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from torchtune.modules._cpu_attention import cpu_attention, is_single_query, serves, single_query_attention
+from torchtune.modules.attention_utils import _attention
 
 
 def _inputs(length: int, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -46,6 +47,27 @@ def test_gradients_stay_finite_where_scores_are_large():
     q, k, v = _inputs(128, torch.bfloat16)
     out = cpu_attention(q * 40, k * 40, v, None, True, 1.0)
     assert all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), (q, k, v)))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_compiled_graph_calls_it_and_gives_the_same(packed: bool):
+    inputs = _inputs(300, torch.float32)
+    mask = _packed(300) if packed else None
+    op, cheap = torch.ops.torchtune.cpu_attention.default, ("test_schema", "test_faketensor")
+    torch.library.opcheck(op, (*inputs, mask, not packed, 0.3), test_utils=cheap)
+    graphs: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph.print_readable(print_output=False))
+        return graph
+
+    compiled = torch.compile(_attention, backend=backend, fullgraph=True)
+    results = []
+    for attention in (_attention, compiled):
+        out = attention(*inputs, mask, is_causal=not packed)
+        results.append((out, *torch.autograd.grad(out.sum(), inputs)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert "torchtune.cpu_attention" in graphs[0]
 
 
 def test_what_it_does_not_compute_is_left_to_torch():

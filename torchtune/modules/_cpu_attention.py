@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 #: Queries of a block: wide enough for the matrix products, narrow enough to leave out most of what causal masks hide.
 _BLOCK = {torch.bfloat16: 128, torch.float32: 64}
 #: Below this many queries torch's own backward pass is as fast in fp32.
 _SHORT_FP32 = 256
+#: Asked once: ``torch.compile`` can't look into it.
+_HAS_BF16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def serves(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> bool:
@@ -37,7 +38,7 @@ def serves(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: floa
         return False
     if q.dtype == torch.float32:
         return q.shape[2] >= _SHORT_FP32
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return _HAS_BF16
 
 
 def cpu_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float) -> Tensor:
@@ -54,7 +55,7 @@ def cpu_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causa
     Returns:
         Tensor: ``[b, n, s, h]``.
     """
-    return _CPUAttention.apply(q, k, v, mask, is_causal, scale)
+    return _forward(q, k, v, mask, is_causal, scale)[0]
 
 
 def is_single_query(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> bool:
@@ -100,25 +101,32 @@ def single_query_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None,
     return torch.matmul(weights, v.float()).to(q.dtype).view(batch, heads, 1, -1)
 
 
-class _CPUAttention(torch.autograd.Function):
-    """Saves what the flash kernel saves: inputs, output, and the logarithm of each row's sum."""
+@torch.library.custom_op("torchtune::cpu_attention", mutates_args=(), device_types="cpu")
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Output, and the logarithm of each row's sum; an operator of torch, so that ``torch.compile`` leaves it whole."""
+    added = None if mask is None else q.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return flash(q, k, v, 0.0, is_causal, attn_mask=added, scale=scale)
 
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float
-    ) -> Tensor:
-        added = None if mask is None else q.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
-        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        out, log_sum = flash(q, k, v, 0.0, is_causal, attn_mask=added, scale=scale)
-        ctx.save_for_backward(q, k, v, out, log_sum, mask)
-        ctx.is_causal, ctx.scale = is_causal, scale
-        return out
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, log_sum, mask = ctx.saved_tensors
-        return *_gradients(grad, q, k, v, out, log_sum, mask, ctx.is_causal, ctx.scale), None, None, None
+@_forward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, is_causal, scale=scale)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """What the flash kernel saves: inputs, output, and the logarithm of each row's sum."""
+    q, k, v, mask, ctx.is_causal, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output, mask)
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return *_gradients(grad, *ctx.saved_tensors, ctx.is_causal, ctx.scale), None, None, None
+
+
+_forward.register_autograd(_backward, setup_context=_save)
 
 
 def _extended(x: Tensor, subtract: Tensor | None = None) -> Tensor:
@@ -144,6 +152,7 @@ def _seen(mask: Tensor | None, rows: slice, is_causal: bool, keys: int) -> int:
     return int(columns[-1]) + 1 if len(columns) else 1
 
 
+@torch.library.custom_op("torchtune::cpu_attention_backward", mutates_args=(), device_types="cpu")
 def _gradients(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum: Tensor, mask: Tensor | None,
     is_causal: bool, scale: float,
@@ -177,3 +186,11 @@ def _gradients(
         grad_q[:, :, rows] = torch.bmm(weights, keys[:, :seen, :dim]).mul_(scale).view(batch, heads, -1, dim)
         grad_k[:, :seen].baddbmm_(weights.transpose(1, 2), q_block, alpha=scale)
     return grad_q, grad_k.view(k.shape), grad_v.view(v.shape)
+
+
+@_gradients.register_fake
+def _(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum: Tensor, mask: Tensor | None,
+    is_causal: bool, scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    return torch.empty_like(q), k.new_empty(k.shape), v.new_empty(v.shape)

@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def _plain(*tensors: Tensor | None) -> bool:
+    """Whether these are plain tensors, and not DTensors, say."""
+    return all(t is None or type(t) in (Tensor, nn.Parameter) for t in tensors)
+
+
 def _eager(*tensors: Tensor | None) -> bool:
     """Whether these are plain tensors outside of ``torch.compile``."""
-    if torch.compiler.is_compiling():
-        return False
-    return all(t is None or type(t) in (Tensor, nn.Parameter) for t in tensors)
+    return not torch.compiler.is_compiling() and _plain(*tensors)
 
 
 def _normalized(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
@@ -95,14 +98,9 @@ def _complex_product(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def rotate_pairs(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotate channels (0, 1), (2, 3), ... of each head, in fp32.
+    """Rotate channels (0, 1), (2, 3), ... of each head of ``x [b, s, n, d]``, in fp32.
 
-    Args:
-        x (Tensor): ``[b, s, n, d]``.
-        angles (Tensor): cosines and sines, ``[b or 1, s, 1, d / 2, 2]``, fp32.
-
-    Returns:
-        Tensor: ``[b, s, n, d]`` in the dtype of ``x``.
+    ``angles`` are cosines and sines, ``[b or 1, s, 1, d / 2, 2]``, fp32.
     """
     if _eager(x, angles) and angles.dtype == torch.float32:
         if torch.is_grad_enabled():
@@ -138,15 +136,9 @@ def _rotate_halves(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
 
 
 def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate channels (0, d/2), (1, d/2 + 1), ... of each head, in fp32.
+    """Rotate channels (0, d/2), (1, d/2 + 1), ... of each head of ``x [b, s, n, d]``, in fp32.
 
-    Args:
-        x (Tensor): ``[b, s, n, d]``.
-        cos (Tensor): cosines, ``[b or 1, s, 1, d]``, the second half equal to the first.
-        sin (Tensor): sines, in the same form.
-
-    Returns:
-        Tensor: ``[b, s, n, d]`` in the dtype of ``x``.
+    ``cos`` and ``sin`` are ``[b or 1, s, 1, d]``, the second half equal to the first.
     """
     if _eager(x, cos, sin):
         return _RotateHalves.apply(x, cos, sin) if torch.is_grad_enabled() else _rotate_halves(x, cos, sin, 1)
@@ -174,15 +166,7 @@ class _SwiGLU(torch.autograd.Function):
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """``silu(gate) * up`` (Shazeer, 2020, https://arxiv.org/abs/2002.05202).
-
-    Args:
-        gate (Tensor): ``[..., h]``.
-        up (Tensor): ``[..., h]``.
-
-    Returns:
-        Tensor: ``[..., h]``.
-    """
+    """``silu(gate) * up``: ``[..., h]`` (Shazeer, 2020, https://arxiv.org/abs/2002.05202)."""
     if _eager(gate, up) and gate.dtype == up.dtype:
         return _SwiGLU.apply(gate, up) if torch.is_grad_enabled() else F.silu(gate).mul_(up)
     return F.silu(gate) * up

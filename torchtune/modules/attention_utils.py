@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from torchtune.modules._cpu_attention import cpu_attention, is_single_query, serves, single_query_attention
-from torchtune.modules._functional import _eager
+from torchtune.modules._functional import _eager, _plain
 
 _MaskType = Tensor | BlockMask
 
@@ -194,11 +194,10 @@ def _attention(
         # Of the CUDA kernels that take a mask, only the slow one takes fewer key heads than query heads.
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
         shared_heads = False
-    if _eager(q, k, v, mask):
-        if serves(q, k, v, mask, dropout_p):
-            return cpu_attention(q, k, v, mask, is_causal, scale or q.shape[-1] ** -0.5)
-        if not is_causal and is_single_query(q, k, v, mask, dropout_p):
-            return single_query_attention(q, k, v, mask, scale or q.shape[-1] ** -0.5)
+    if _plain(q, k, v, mask) and serves(q, k, v, mask, dropout_p):
+        return cpu_attention(q, k, v, mask, is_causal, scale or q.shape[-1] ** -0.5)
+    if _eager(q, k, v, mask) and not is_causal and is_single_query(q, k, v, mask, dropout_p):
+        return single_query_attention(q, k, v, mask, scale or q.shape[-1] ** -0.5)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale, enable_gqa=shared_heads
     )
