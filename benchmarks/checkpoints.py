@@ -2,9 +2,10 @@
 
 OMP_NUM_THREADS=1 python benchmarks/checkpoints.py [--gb 1] [--rounds N]
 
-A Llama with random bf16 weights in Hugging Face's layout, on local disk, its file in the page cache. Each contender loads in a
-new process; they take turns, and medians are given: time of the processor, and what the process's own memory (not the
-mapped file) grew by. Saving is compared with writing and flushing as many bytes.
+A Llama with random bf16 weights in Hugging Face's layout, on local disk, its file in the page cache. Each contender works in a
+new process; they take turns, and medians are given: time of the processor and of the clock, and what the process's own memory
+(not the mapped file) grew by. Saving is compared with writing and flushing as many bytes. Before each, the output folder is
+emptied and the disk has nothing left to write.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import tempfile
 from pathlib import Path
 
 COMMON = """
-import json, os, sys, time
+import json, os, shutil, sys, time
 def own_mb():
     return next(int(l.split()[1]) / 1024 for l in open("/proc/self/status") if l.startswith("RssAnon"))
 def report(start, before):
     now = {"cpu": time.process_time() - start[1], "clock": time.perf_counter() - start[0], "mb": own_mb() - before}
     print(json.dumps(now))
 def begin():
+    shutil.rmtree(out); os.mkdir(out); os.sync()
     return (time.perf_counter(), time.process_time()), own_mb()
 folder, out, sizes = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 import torch
@@ -51,10 +53,10 @@ WORKS = {
     + "from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)\n"
     + "start, before = begin(); model.save_pretrained(out + '/hf'); os.sync(); report(start, before)",
     "the disk": COMMON
-    + "size = sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder)); block = os.urandom(1 << 24)\n"
+    + "size = sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder)); block = os.urandom(1 << 20)\n"
     "start, before = begin()\n"
     "with open(out + '/bytes', 'wb') as file:\n"
-    "    for _ in range(size >> 24): file.write(block)\n"
+    "    for _ in range(size >> 20): file.write(block)\n"
     "    file.flush(); os.fsync(file.fileno())\n"
     "report(start, before)",
 }

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +125,7 @@ class HashedFile:
     """A file that is hashed, and flushed to the disk, while it is written.
 
     Another thread hashes what this one writes; a third has the disk begin early, so that the flush at the end is short.
-    Both are done with what was given when ``write`` comes back: nothing is copied or kept.
+    Nothing is copied; the last data that was given is kept until it is hashed.
 
     Args:
         path: file to write.
@@ -135,31 +135,31 @@ class HashedFile:
         self._file = path.open("wb")
         self._digest = hashlib.sha256()
         self._threads = ThreadPoolExecutor(2, "checkpoint")
-        self._early: Future[None] | None = None
+        self._hashing = self._flushing = self._threads.submit(lambda: None)
         self._unflushed = 0
 
     def write(self, data: bytes | memoryview) -> int:
         """Write bytes; gives their number."""
         view = memoryview(data)
-        hashed = self._threads.submit(self._digest.update, view) if len(view) > _PIECE else None
+        if len(view) > _PIECE or not self._hashing.done():
+            self._hashing.result()
+            self._hashing = self._threads.submit(self._digest.update, view)
+        else:  # quicker than another thread would begin
+            self._digest.update(view)
         try:
             for start in range(0, len(view), _PIECE):
                 self._unflushed += self._file.write(view[start : start + _PIECE])
-                if self._unflushed > _UNFLUSHED and (self._early is None or self._early.done()):
-                    self._hear()
-                    self._early, self._unflushed = self._threads.submit(os.fsync, self._file.fileno()), 0
+                if self._unflushed > _UNFLUSHED and self._flushing.done():
+                    self._flushing.result()  # the system tells an error of the disk only once
+                    self._flushing, self._unflushed = self._threads.submit(os.fsync, self._file.fileno()), 0
         finally:
-            self._digest.update(view) if hashed is None else hashed.result()
+            if view.obj is None:  # memory that torch lends for the time of the call
+                self._hashing.result()
         return len(view)
 
     def flush(self) -> None:
         """Hand what is buffered to the system."""
         self._file.flush()
-
-    def _hear(self) -> None:
-        """Raise the error of an early flush: the system tells it only once."""
-        if self._early is not None:
-            self._early.result()
 
     def __enter__(self) -> HashedFile:
         return self
@@ -168,7 +168,7 @@ class HashedFile:
         with self._file, self._threads:
             if kind is None:
                 self.flush()
-                self._hear()
+                self._flushing.result()
                 os.fsync(self._file.fileno())
 
     @property
