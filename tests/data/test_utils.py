@@ -105,6 +105,7 @@ def test_importing_the_package_needs_no_torch_and_collation_is_there_when_asked_
 
 PURE = [
     "_message",
+    "_json_values",
     "_flags",
     "_validate",
     "_masking",

@@ -29,11 +29,7 @@ Nulls = Literal["auto", "keep", "drop"]
 
 
 def looks_padded(messages: Sequence[Any]) -> bool:
-    """Whether a row's messages may have come through Arrow: all have the same keys, and so have all calls and arguments.
-
-    Args:
-        messages: the messages as they stand in the row.
-    """
+    """Whether a row's messages may be Arrow's: all have the same keys, and so have all calls and all arguments."""
     bodies = list(_call_bodies(messages))
     arguments = [value for body in bodies for value in _argument_objects(body)]
     return _same_keys(messages) and _same_keys(bodies) and _same_keys(arguments)
@@ -54,13 +50,7 @@ def holds_null(value: Any) -> bool:
 
 
 def unpad_tools(tools: Any, *, padded: bool, nulls: Nulls = "auto") -> Any:
-    """Tools without Arrow's padding; JSON strings, and all else that is no object, are left alone.
-
-    Args:
-        tools: the value of a tools column.
-        padded: whether the row looks like Arrow's.
-        nulls: ``auto``, ``keep`` or ``drop``.
-    """
+    """Tools without Arrow's padding; JSON strings, and all else that is no object, are left alone."""
     if nulls == "keep":
         return tools
     if isinstance(tools, Mapping):
@@ -84,14 +74,7 @@ def _share_keys(tools: Sequence[Any]) -> bool:
 def unpad_calls(
     messages: Sequence[Any], tools: Sequence[Mapping[str, Any]], *, padded: bool, nulls: Nulls = "auto"
 ) -> Sequence[Any]:
-    """Messages whose calls' argument objects have no padding; argument strings are left alone.
-
-    Args:
-        messages: the messages as they stand in the row; they are not changed.
-        tools: the tools of the row, padding removed.
-        padded: whether the row looks like Arrow's.
-        nulls: ``auto``, ``keep`` or ``drop``.
-    """
+    """Messages whose calls' argument objects have no padding; argument strings are left alone."""
     bodies = list(_call_bodies(messages))
     if nulls == "keep" or not any(_has_null(value) for body in bodies for value in _argument_objects(body)):
         return messages

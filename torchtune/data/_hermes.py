@@ -5,25 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from torchtune.data._tool_calls import read_call, read_json, read_literal
+from torchtune.data._json_values import read_literal
+from torchtune.data._tool_calls import read_call, read_json
 
 _HERMES_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 _HERMES_RESULT = re.compile(r"<tool_response>\n?(.*?)\n?</tool_response>", re.DOTALL)
 
 
 def split_hermes_calls(text: str, where: str) -> tuple[str, list[dict[str, Any]]]:
-    """The text before Hermes-style calls, and the calls: ``text\\n<tool_call>\\n{...}\\n</tool_call>``.
-
-    Args:
-        text: content of an assistant message; a call is JSON, or a Python literal as in hermes-function-calling-v1.
-        where: what errors call the message.
-
-    Returns:
-        ``(content, calls)``; the text itself and no calls where it has none.
-
-    Raises:
-        ValueError: if a call cannot be read or is not closed, or if text follows a call, which no format can write.
-    """
+    """The text before Hermes-style calls, and the calls: ``text\\n<tool_call>\\n{...}\\n</tool_call>``."""
     first = text.find("<tool_call>")
     if first < 0:
         return text, []

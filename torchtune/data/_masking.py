@@ -39,11 +39,7 @@ def mask_messages(messages: Sequence[Message], masking_strategy: MaskingStrategy
 
 
 def resolve_strategy(train_on_input: bool | None, masking_strategy: str | None) -> MaskingStrategy:
-    """The strategy that the two options of a transform ask for; ``train_on_input`` wins where it is given.
-
-    Raises:
-        ValueError: if the strategy is not known.
-    """
+    """The strategy that the two options of a transform ask for; ``train_on_input`` wins where it is given."""
     if train_on_input is not None:
         return MaskingStrategy.TRAIN_ON_ALL if train_on_input else MaskingStrategy.TRAIN_ON_ASSISTANT
     return MaskingStrategy(masking_strategy)

@@ -19,13 +19,7 @@ _PARTS = ("header", "content", "reasoning", "call", "result", "end")
 
 
 class Selector(NamedTuple):
-    """A reading of ``train_on``.
-
-    Args:
-        sampled: only what the model emits counts.
-        calls: only calls count, and the end of a turn that makes one.
-        factors: factor on the loss by part; parts that are not named have 1.
-    """
+    """A reading of ``train_on``."""
 
     sampled: bool = False
     calls: bool = False
@@ -34,13 +28,7 @@ class Selector(NamedTuple):
     def weigh(
         self, messages: Sequence[Message], runs: Iterable[tuple[int, int | None, bool, Part | None]]
     ) -> list[float]:
-        """Factors on the loss of the tokens of each run.
-
-        Args:
-            messages: the conversation.
-            runs: how many tokens, the index of the message that owns them, whether the model emits them, and what of the
-                message they are.
-        """
+        """Factors on the loss of the tokens of each run."""
         of = [0.0 if m.masked else 1.0 if m.weight is None else float(m.weight) for m in messages]
         factors: dict[str | None, float] = dict(self.factors)
         weights = []

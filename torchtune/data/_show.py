@@ -36,16 +36,7 @@ _HEAD, _TAIL = 8, 6
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a row as it is written.
-
-    Args:
-        text: the characters.
-        ids: ids of its tokens; none where there is no vocabulary.
-        message: index of its message in the row; None for what is no message's.
-        role: that message's role.
-        trained: whether it is trained.
-        control: whether it is a control token.
-    """
+    """A stretch of a row as it is written."""
 
     text: str
     ids: tuple[int, ...] = ()
@@ -83,17 +74,7 @@ def read_views(
     train_on: TrainOn = "message",
     format_options: Mapping[str, Any] | None = None,
 ) -> list[RowView]:
-    """Rows of a source, written as a model reads them.
-
-    Args:
-        source: as for :func:`~torchtune.data.check_rows`.
-        rows: numbers of the rows, from 1, in order; those past the end are left out.
-        model: as for :func:`~torchtune.data.check_rows`, as are all others.
-
-    Raises:
-        ValueError: if the source has none of the rows, or the model is not known.
-        FileNotFoundError: if there is no such file.
-    """
+    """Rows of a source, written as a model reads them."""
     found = find_model(model, chat_format=chat_format, train_on=train_on, format_options=format_options)
     options = Options(
         style=style,
@@ -220,14 +201,7 @@ def _harmless(char: str) -> bool:
 
 
 def print_row(view: RowView, *, source: str, ids: bool = False, file: Any = None) -> None:
-    """Prints a row with what is trained in colour; where there is no colour, between ⟦ and ⟧.
-
-    Args:
-        view: the row.
-        source: where it comes from.
-        ids: print the id of each token after it.
-        file: where to print to; the standard output by default.
-    """
+    """Prints a row with what is trained in colour; where there is no colour, between ⟦ and ⟧."""
     from rich.console import Console
     from rich.text import Text
 
@@ -285,17 +259,7 @@ def _headline(view: RowView) -> str:
 
 
 def write_html(path: str | os.PathLike[str], views: Sequence[RowView], *, title: str, ids: bool = False) -> int:
-    """Writes rows to a page that needs nothing but itself.
-
-    Args:
-        path: the file.
-        views: the rows.
-        title: heading of the page.
-        ids: show the id of each token under it.
-
-    Returns:
-        Number of rows written.
-    """
+    """Writes rows to a page that needs nothing but itself."""
     tokens = sum(view.tokens or 0 for view in views)
     trained = sum(view.trained or 0 for view in views)
     facts = [f"{len(views)} rows"]

@@ -70,11 +70,7 @@ def payload(message: Mapping[str, Any], where: str) -> Any:
 
 
 def stated_calls(message: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """The calls that a message has under ``tool_calls``, or under the older ``function_call``.
-
-    Raises:
-        ValueError: if a call cannot be read, or there are different ones under the two.
-    """
+    """The calls that a message has under ``tool_calls``, or under the older ``function_call``."""
     calls, older = (read_calls(message.get(key), where) for key in ("tool_calls", "function_call"))
     if calls and older and [(c["name"], c["arguments"]) for c in calls] != [(c["name"], c["arguments"]) for c in older]:
         raise ValueError(f"{where} has different calls under 'tool_calls' and 'function_call'; expected one of the two")

@@ -6,9 +6,7 @@ dropped: what cannot be read is a ValueError that says where it stands.
 
 from __future__ import annotations
 
-import ast
 import json
-import marshal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +27,7 @@ def read_json(text: str, where: str) -> Any:
         ValueError: if the text is no JSON, says a key twice, or holds NaN or Infinity; names ``where`` and the position.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite)
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         start = max(error.pos - 20, 0)
         raise ValueError(
@@ -37,61 +35,6 @@ def read_json(text: str, where: str) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not usable JSON: {error}: {text[:80]!r}") from error
-    if "\\u" in text:
-        check_writable(value, where)
-    return value
-
-
-def read_literal(text: str, where: str) -> Any:
-    """The JSON value that a Python literal is written for: ``{'a': (1, True)}`` is ``{"a": [1, true]}``.
-
-    Args:
-        text: the literal.
-        where: what errors call it.
-
-    Raises:
-        ValueError: if the text is no literal, says a key twice, or holds what is no JSON value.
-    """
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Dict):
-                _unique_keys([(ast.literal_eval(key) if key else "", None) for key in node.keys])
-        return json.loads(json.dumps(ast.literal_eval(tree), allow_nan=False))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError(f"{where}: not usable as a Python literal: {error}: {text[:80]!r}") from error
-
-
-def may_be_unwritable(value: Any) -> bool:
-    """Whether :func:`check_writable` has to look closer: half characters and such floats have these bytes, and few else."""
-    try:
-        data = marshal.dumps(value)
-    except ValueError:  # holds what is no plain value
-        return True
-    return b"\xed" in data or b"\x7f" in data or b"\xff" in data
-
-
-def check_writable(value: Any, where: str) -> None:
-    """Refuses what no JSON text in UTF-8 can hold.
-
-    Args:
-        value: values of a row.
-        where: what errors call it.
-
-    Raises:
-        ValueError: if a text in it holds half a character (the cause is a UnicodeError), or a number is NaN or infinite.
-    """
-    if not may_be_unwritable(value):
-        return
-    try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False, default=str).encode()
-    except UnicodeEncodeError as error:
-        half = error.object[error.start]
-        raise ValueError(f"{where} holds half a character, {half!a}, which no UTF-8 text can") from error
-    except ValueError as error:
-        raise ValueError(f"{where} holds NaN or an infinite number, which is no JSON value") from error
-    except (RecursionError, TypeError):  # told where it is written
-        pass
 
 
 def read_arguments(value: Any, where: str) -> dict[str, Any]:
@@ -173,7 +116,7 @@ def read_calls(value: Any, where: str) -> list[dict[str, Any]]:
     return [read_call(item, f"{where}, call {i}") for i, item in enumerate(value)]
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         seen = [key for key, _ in pairs]

@@ -6,13 +6,13 @@ Pure: the standard library only.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torchtune.data._json_values import read_literal
 from torchtune.data._tool_calls import read_json
 
 Row = Mapping[str, Any]
@@ -144,14 +144,10 @@ def hermes(row: Row) -> dict[str, Any]:
     if listed:
         turns = turns[1:]
         if not tools:
-            body = listed[1].strip()
             try:
-                tools = json.loads(body)
+                tools = json.loads(listed[1])
             except ValueError:
-                try:
-                    tools = ast.literal_eval(body)
-                except (ValueError, SyntaxError) as error:
-                    raise ValueError(f"message 0 of column 'conversations': no tools in <tools>: {error}") from error
+                tools = read_literal(listed[1], "message 0 of column 'conversations': no tools in <tools>")
     return {"conversations": turns, "tools": tools}
 
 
@@ -214,8 +210,8 @@ def _ace_arguments(text: str) -> dict[str, Any] | None:
             arguments[name.strip()] = json.loads(value)
         except ValueError:
             try:
-                arguments[name.strip()] = ast.literal_eval(value)
-            except (ValueError, SyntaxError):
+                arguments[name.strip()] = read_literal(value, name)
+            except ValueError:
                 return None
     return arguments
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torchtune.data._tool_calls import check_writable, read_json
+from torchtune.data._json_values import check_writable, may_be_unwritable
+from torchtune.data._tool_calls import read_json
 
 
 def tool_name(tool: Mapping[str, Any]) -> str | None:
@@ -24,19 +25,7 @@ def tool_parameters(tool: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def read_tools(value: Any, where: str = "tools") -> list[dict[str, Any]]:
-    """The tools of a row as a list of dicts, in the row's order and with its keys, wrapped or bare as they stand.
-
-    Args:
-        value: a list of tools, one tool, or either as a JSON string; a list may hold JSON strings. None and "" mean
-            no tools.
-        where: what errors call the value, usually the column.
-
-    Returns:
-        The tools; empty where the row has none.
-
-    Raises:
-        ValueError: if the value is not JSON, not a list of objects, holds what no JSON can, or a tool has no name.
-    """
+    """The tools of a row as a list of dicts, in the row's order and with its keys, wrapped or bare as they stand."""
     value = _parsed(value, where)
     if value is None or value == "":
         return []
@@ -55,7 +44,8 @@ def read_tools(value: Any, where: str = "tools") -> list[dict[str, Any]]:
                 f"{{'name': ...}}, but found keys {sorted(map(str, tool))}"
             )
         tools.append(dict(tool))
-    check_writable(tools, where)
+    if may_be_unwritable(tools):
+        check_writable(tools, where)
     return tools
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torchtune.data._hermes import split_hermes_calls, split_hermes_results
+from torchtune.data._json_values import check_writable, may_be_unwritable
 from torchtune.data._speakers import (
     CALL_PARTS,
     CALL_ROLES,
@@ -22,7 +23,7 @@ from torchtune.data._speakers import (
     speaker_of,
     stated_calls,
 )
-from torchtune.data._tool_calls import check_writable, may_be_unwritable, read_calls, read_id
+from torchtune.data._tool_calls import read_calls, read_id
 
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _TEXT_KEYS = ("text", "content", "value", "refusal")
@@ -37,19 +38,7 @@ _IMAGE_KEYS = ("image_url", "image", "content", "url", "path", "value")
 
 
 def read_turns(messages: Any, *, column: str = "messages", parse_text_calls: bool = False) -> list[dict[str, Any]]:
-    """The turns of a conversation, in order, nothing left out.
-
-    A turn that is a call (``function_call``, ``tool_call``) joins the assistant turn right before it, so that text and
-    calls, or parallel calls, become one message as in OpenAI form.
-
-    Args:
-        messages: the messages of a row, each with ``role`` and ``content`` or ``from`` and ``value``.
-        column: what errors call the list.
-        parse_text_calls: read Hermes-style ``<tool_call>`` in assistant text, and ``<tool_response>`` in results.
-
-    Raises:
-        ValueError: if something cannot be read; names the index of the message.
-    """
+    """The turns of a conversation, in order, nothing left out."""
     turns, _, errors = collect_turns(messages, column=column, parse_text_calls=parse_text_calls)
     if errors:
         raise errors[0][1]
@@ -66,20 +55,7 @@ class Place(NamedTuple):
 def collect_turns(
     messages: Any, *, column: str = "messages", parse_text_calls: bool = False, unread: Collection[int] = ()
 ) -> tuple[list[dict[str, Any] | None], list[Place], list[tuple[int, ValueError]]]:
-    """The turns of a conversation as :func:`read_turns` gives them, where they stand, and all that cannot be read.
-
-    Args:
-        messages: as for :func:`read_turns`.
-        column: likewise.
-        parse_text_calls: likewise.
-        unread: indexes of messages that are not to be read.
-
-    Returns:
-        The turns, None for a message that is not read; their places; the errors with the indexes of their messages.
-
-    Raises:
-        ValueError: if ``messages`` is no list.
-    """
+    """The turns of a conversation as :func:`read_turns` gives them, where they stand, and all that cannot be read."""
     if not isinstance(messages, Sequence) or isinstance(messages, str):
         raise ValueError(f"Column {column!r} must be a list of messages, but found {found(messages)}")
     if messages and all(isinstance(item, (list, tuple)) for item in messages):

@@ -98,16 +98,7 @@ def load_image(image_loc: Path | str) -> torch.Tensor:
 
 
 def row_image(image: Any, image_dir: str | Path | None = None, image_urls: bool = False) -> Any:
-    """An image of a row: loaded if the row has its path or URL, else as it stands.
-
-    Args:
-        image: a path, a URL, or an image.
-        image_dir: folder that the paths start from, and that they can't leave; None takes them as they stand.
-        image_urls: whether images may be fetched from the network; ``data:`` URLs, which hold theirs, always may.
-
-    Raises:
-        ValueError: if a path leaves the folder, a URL is not allowed, or the image can't be loaded.
-    """
+    """An image of a row: loaded if the row has its path or URL, else as it stands."""
     if not isinstance(image, (str, Path)):
         return image
     scheme = _scheme(image)

@@ -27,19 +27,16 @@ Shape = tuple[str, Any, str]
 
 
 class RunSummary:
-    """Collects what a run logs, and writes it down at the end.
-
-    Args:
-        folder: the run's output folder.
-        config: the run's config as YAML, without secrets.
-        resumed: go on with the metrics that are there, else start anew.
-    """
+    """Collects what a run logs, and writes it down at the end."""
 
     def __init__(self, folder: Path, config: str, resumed: bool = False) -> None:
         self.folder, self.config = folder, config
         self.started = time.time()
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / METRICS_FILE).open("a" if resumed else "w", encoding="utf-8")
+        path = folder / METRICS_FILE
+        cut = resumed and path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
+        self._file = path.open("a" if resumed else "w", encoding="utf-8")
+        self._file.write("\n" if cut else "")
 
     def add(self, values: Mapping[str, float | int], step: int) -> None:
         """Notes the values of a step."""
@@ -93,8 +90,11 @@ def _reward_names(curves: Mapping[str, Curve]) -> tuple[str, ...]:
 def read_curves(path: Path) -> dict[str, Curve]:
     """The curve of each metric in a file of JSON lines; of a step that was run twice the last value counts."""
     curves: dict[str, dict[int, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:  # cut off by a full disk, or a machine that went down
+            continue
         step = row.pop("step")
         row.pop("seconds", None)
         for name, value in row.items():

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torchtune.data._tool_calls import ARGUMENT_KEYS, read_literal
+from torchtune.data._json_values import read_literal
+from torchtune.data._tool_calls import ARGUMENT_KEYS
 from torchtune.data._turns import CALL_ROLES
 from torchtune.data.checks._parse import parse_row
 from torchtune.data.checks._report import RowError, RowResult
@@ -19,10 +20,7 @@ from torchtune.data.checks._source import RawRow
 
 
 def repair(checker: RowChecker, data: bytes | Mapping[str, Any], result: RowResult) -> bytes | None:
-    """A row without its errors, as a line of JSON, where each of them has one possible repair; else None.
-
-    What was repaired is noted in ``result.repairs``.
-    """
+    """A row without its errors, as a line of JSON, where each of them has one possible repair; else None."""
     row = dict(copy.deepcopy(data)) if isinstance(data, Mapping) else parse_row(data)[0]
     if row is None:
         return None
@@ -102,15 +100,7 @@ _REPAIRS: dict[str, Callable[[list[Any], RowError], str]] = {
 
 
 class FixWriter:
-    """Writes rows to a file that takes its place when all is done.
-
-    Args:
-        path: the file.
-        source: where the rows come from, which it may not be.
-
-    Raises:
-        ValueError: if it is the source, no file, or in no folder; or, from :meth:`add`, if JSON cannot hold a row's value.
-    """
+    """Writes rows to a file that takes its place when all is done."""
 
     def __init__(self, path: str | os.PathLike[str], source: Any) -> None:
         self._path = Path(path).expanduser()

@@ -36,11 +36,7 @@ class Model(ABC):
 
     @abstractmethod
     def measure(self, messages: Sequence[Message], tools: Any) -> tuple[int, int] | None:
-        """Number of tokens and of trained ones; None without a vocabulary.
-
-        Raises:
-            ValueError: if the family cannot express the row.
-        """
+        """Number of tokens and of trained ones; None without a vocabulary."""
 
 
 class FormatModel(Model):
@@ -71,18 +67,7 @@ def find_model(
     train_on: TrainOn = "message",
     format_options: Mapping[str, Any] | None = None,
 ) -> Model:
-    """The model of a name, a folder or file, or a tokenizer.
-
-    Args:
-        model: a format's name, a model's name (``Qwen/Qwen3-0.6B``) that says its format, a folder with the files of a
-            tokenizer, one such file, or a model tokenizer.
-        chat_format: see the model tokenizers; where ``model`` is a name, the format in place of its own.
-        train_on: see the model tokenizers.
-        format_options: options of the format, such as ``call_ids="derive"`` of Mistral's.
-
-    Raises:
-        ValueError: if nothing of this is found.
-    """
+    """The model of a name, a folder or file, or a tokenizer."""
     from torchtune.data.formats import FORMATS, detect_format, get_format
 
     if hasattr(model, "tokenize_messages"):

@@ -33,10 +33,7 @@ def read_sides(checker: RowChecker, result: RowResult, row: Mapping[str, Any], *
 
 
 def check_preference(checker: RowChecker, result: RowResult, row: Mapping[str, Any], **options: Any) -> None:
-    """Adds all that is wrong with a preference row to its result. Indexes of messages count the prompt in.
-
-    What both conversations begin with is told once. Length and trained tokens are those of the longer one.
-    """
+    """Adds all that is wrong with a preference row to its result. Indexes of messages count the prompt in."""
     from torchtune.data.checks._row import row_key
 
     reads = list(read_sides(checker, result, row, **options))

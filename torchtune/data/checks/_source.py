@@ -31,14 +31,7 @@ _TABLES = {".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
 
 @dataclass(slots=True)
 class RawRow:
-    """A row as it stands in the source: its bytes, or the object that a data set gave. ``row`` 0 is no row.
-
-    Args:
-        line: its line, from 1.
-        row: its number, from 1.
-        data: its JSON in UTF-8, or the object; None where there is none.
-        problem: kind and text of what is wrong with it.
-    """
+    """A row as it stands in the source: its bytes, or the object that a data set gave. ``row`` 0 is no row."""
 
     line: int
     row: int
@@ -52,16 +45,7 @@ class RawRow:
 
 
 def read_source(source: Any, *, split: str, max_row_bytes: int) -> Iterator[RawRow]:
-    """The rows of a source.
-
-    Args:
-        source: a file, the name of a data set, or the rows themselves.
-        split: the split of a data set.
-        max_row_bytes: a row with more is not read.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-    """
+    """The rows of a source."""
     if not isinstance(source, (str, Path)):
         return _given(source)
     path = Path(source).expanduser()

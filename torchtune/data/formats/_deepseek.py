@@ -102,15 +102,7 @@ class DeepSeekV3_1(ChatFormat):
 
 
 def read_section(source: Source, start: int, draft: Draft, tags: tuple[str, str, str, str], read_call: Any) -> None:
-    """Reads text, then calls in a section.
-
-    Args:
-        source: the output.
-        start: where to begin.
-        draft: takes what is found.
-        tags: what opens the section, opens a call, closes a call, closes the section.
-        read_call: reads one call's inside.
-    """
+    """Reads text, then calls in a section."""
     section, opening, closing, section_end = tags
     begin = source.find(section, start)
     draft.texts.append(source.rest(start, begin if begin >= 0 else None))

@@ -42,11 +42,7 @@ def result_text(turn: Turn, *, python: bool = False) -> str:
 
 
 def to_plain_turns(chat: Chat, fmt: ChatFormat) -> None:
-    """Writes tools, calls and results into the text of plain turns, in place.
-
-    The tools go behind the system text, or before the first user text in a family that takes no system message; results
-    become user turns, a run of them one turn.
-    """
+    """Writes tools, calls and results into the text of plain turns, in place."""
     turns: list[Turn] = []
     for turn in chat.turns:
         if turn.calls:

@@ -26,15 +26,7 @@ class BadCall(Exception):
 
 @dataclass
 class Source:
-    """Model output: one text, and where its control tokens stand.
-
-    Args:
-        text: the turn's text, without the end token and what follows it.
-        marks: start of each control token -> the token; None where the output came as plain text.
-        controls: the family's control tokens.
-        complete: True if an end token was seen.
-        stop: the end token that was seen.
-    """
+    """Model output: one text, and where its control tokens stand."""
 
     text: str
     marks: dict[int, str] | None = None
@@ -155,10 +147,7 @@ def read_call_list(source: Source, at: int, opening: str, draft: Draft) -> int:
 def read_thinking(
     source: Source, draft: Draft, opening: str = "<think>", closing: str = "</think>", trim: str = "\n"
 ) -> int:
-    """Takes a block of thinking off the start; returns where the rest begins.
-
-    The opening tag may be missing, since many prompts end in it. ``trim`` is what the format writes around thoughts.
-    """
+    """Takes a block of thinking off the start; returns where the rest begins."""
     start = source.skip_space(0)
     inner = start + len(opening) if source.at(opening, start) else 0
     end = source.find(closing, inner)
@@ -183,18 +172,7 @@ def read_tagged_calls(
     read_call: Callable[[Source, int], tuple[ToolCall, int]] = read_json_call,
     before: str = "\n",
 ) -> None:
-    """Reads content and calls in tags to the end of the text.
-
-    Args:
-        source: the output.
-        start: where to begin.
-        draft: takes what is found.
-        opening: the tag before a call.
-        closing: the tag after it; a call that is whole but for this tag counts if nothing stands between it and the
-            end or the next call.
-        read_call: reads one call's inside.
-        before: what the format writes between text and the first call, taken off the text.
-    """
+    """Reads content and calls in tags to the end of the text."""
     at = start
     first = True
     while (opened := source.find(opening, at)) >= 0:

@@ -253,12 +253,7 @@ def _by_template(template: str) -> list[str]:
 
 
 def find_templates(folder: Path, config: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """The chat templates of a checkpoint folder by name; the one for conversations without more is ``default``.
-
-    Args:
-        folder: the folder.
-        config: what its ``tokenizer_config.json`` holds, if that is known.
-    """
+    """The chat templates of a checkpoint folder by name; the one for conversations without more is ``default``."""
     found: dict[str, str] = {}
     for values in (
         _json(folder / "tokenizer_config.json") if config is None else config,

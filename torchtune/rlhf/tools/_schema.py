@@ -80,11 +80,7 @@ def read_docstring(text: str) -> tuple[str, dict[str, str]]:
 
 
 def type_schema(hint: Any, where: str) -> dict[str, Any]:
-    """The JSON Schema of an annotation.
-
-    Raises:
-        ValueError: if JSON cannot express it.
-    """
+    """The JSON Schema of an annotation."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return {}

@@ -69,7 +69,7 @@ def _keys(message: Mapping[str, Any]) -> tuple[str, str]:
 def _read(message: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str | None, list[dict[str, Any]], bool]:
     """A message as a dict, its role (None if not known), its calls, and whether it is a call by its speaker."""
     speaker_key, text_key = _keys(message)
-    speaker, content = message.get(speaker_key), payload(message)
+    speaker, content = message.get(speaker_key), payload(message, where)
     turn = {**message, text_key: "" if content is None else content}
     if speaker in CALL_ROLES:
         turn.update({speaker_key: "assistant" if speaker_key == "role" else "gpt", text_key: ""})
