@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,6 +195,29 @@ def test_a_resumed_run_goes_on_with_its_curve_and_a_new_one_starts_anew(tmp_path
     assert read_curves(tmp_path / "metrics.jsonl")["loss"] == [(1, 3.0), (2, 1.5), (3, 1.0)]
     log_run(tmp_path, [9.0])
     assert read_curves(tmp_path / "metrics.jsonl")["loss"] == [(1, 9.0)]
+
+
+def test_a_line_that_was_cut_off_is_no_end_of_a_resumed_run(tmp_path):
+    from torchtune.training._run_summary import read_curves
+
+    log_run(tmp_path, [3.0, 2.0])
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text()[:-30])
+    log_run(tmp_path, [1.5], start=2, resume_from_checkpoint=True)
+    assert read_curves(path)["loss"][0] == (1, 3.0) and read_curves(path)["loss"][-1] == (2, 1.5)
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
+def test_a_full_disk_at_a_metric_is_told_once_and_ends_no_run(tmp_path, config, caplog):
+    logger = DiskLogger(str(tmp_path), filename="log.txt")
+    logger.log_config(config)
+    for file in (logger, logger._summary):
+        file._file.close()
+        file._file = open("/dev/full", "w")  # noqa: SIM115
+    logger.log("loss", 2.0, step=1)
+    logger.log("loss", 1.0, step=2)
+    logger.close()
+    assert [r.message.split(",")[0] for r in caplog.records if r.levelname == "WARNING"] == ["Metrics can't be written"]
 
 
 def test_wandb_keeps_an_offline_run_on_disk(tmp_path, config, monkeypatch):

@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, Union
 
@@ -116,6 +117,17 @@ class _Logger:
         _, self.rank = get_world_size_and_rank()
         self._active = self.rank == 0
         self._summary: RunSummary | None = None
+        self._told = False
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """A metric that can't be written is told once, and ends no run: whether it can go on, its checkpoints tell."""
+        try:
+            yield
+        except OSError as error:
+            if not self._told:
+                _log.warning("Metrics can't be written, and the run goes on without: %s", error)
+            self._told = True
 
     def log(self, name: str, data: Scalar, step: int) -> None:
         """Log one value of a step."""
@@ -126,9 +138,11 @@ class _Logger:
         if not self._active:
             return
         values = {name: _number(data) for name, data in payload.items()}
-        self._write(values, step)
+        with self._written():
+            self._write(values, step)
         if self._summary is not None:
-            self._summary.add(values, step)
+            with self._written():
+                self._summary.add(values, step)
 
     def log_config(self, config: DictConfig) -> None:
         """Save the config to the output folder, and log it where the logger has a place for it."""
@@ -143,9 +157,11 @@ class _Logger:
         """Write what is left and let go of files and connections."""
         if self._active:
             self._active = False
-            self._close()
+            with self._written():
+                self._close()
             if self._summary is not None:
-                self._summary.close()
+                with self._written():
+                    self._summary.close()
 
     def __del__(self) -> None:
         if getattr(self, "_active", False) and not sys.is_finalizing():
