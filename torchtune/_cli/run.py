@@ -25,42 +25,19 @@ _EPILOG = """examples:
   $ tune run ./my_recipe.py --config my_config.yaml
 """
 
-# torchrun's options: flags (each also with underscores), and choices where there are any. Kept here so that the parser
-# needs no torch; a test compares them with the installed torchrun's.
-_TORCHRUN_VALUES: tuple[tuple[tuple[str, ...], tuple[str, ...] | None], ...] = (
-    (("--nnodes",), None),
-    (("--nproc-per-node",), None),
-    (("--rdzv-backend",), None),
-    (("--rdzv-endpoint",), None),
-    (("--rdzv-id",), None),
-    (("--rdzv-conf",), None),
-    (("--max-restarts",), None),
-    (("--monitor-interval",), None),
-    (("--start-method",), ("spawn", "fork", "forkserver")),
-    (("--event-log-handler",), None),
-    (("--role",), None),
-    (("--log-dir",), None),
-    (("-r", "--redirects"), None),
-    (("-t", "--tee"), None),
-    (("--local-ranks-filter",), None),
-    (("--duplicate-stdout-filters",), None),
-    (("--duplicate-stderr-filters",), None),
-    (("--node-rank",), None),
-    (("--master-addr",), None),
-    (("--master-port",), None),
-    (("--local-addr",), None),
-    (("--logs-specs",), None),
-    (("--numa-binding",), ("node", "socket", "exclusive", "core-complex")),
-    (("--signals-to-handle",), None),
-    (("--shutdown-timeout",), None),
+# torchrun's options, some with a short flag, and choices where there are any. Kept here so that the parser needs no torch; a
+# test compares them with the installed torchrun's.
+_TORCHRUN_VALUES = (
+    "nnodes nproc-per-node rdzv-backend rdzv-endpoint rdzv-id rdzv-conf max-restarts monitor-interval start-method "
+    "event-log-handler role log-dir redirects tee local-ranks-filter duplicate-stdout-filters duplicate-stderr-filters "
+    "node-rank master-addr master-port local-addr logs-specs numa-binding signals-to-handle shutdown-timeout"
 )
-_TORCHRUN_SWITCHES = (
-    ("--standalone",),
-    ("-m", "--module"),
-    ("--no-python",),
-    ("--run-path",),
-    ("--virtual-local-rank",),
-)
+_TORCHRUN_SWITCHES = ("standalone", "module", "no-python", "run-path", "virtual-local-rank")
+_SHORT = {"redirects": "-r", "tee": "-t", "module": "-m"}
+_CHOICES = {
+    "start-method": ("spawn", "fork", "forkserver"),
+    "numa-binding": ("node", "socket", "exclusive", "core-complex"),
+}
 # Any of these says where the processes meet; without them they meet on a free port of this machine.
 _MEETING = {"nnodes", "rdzv_backend", "rdzv_endpoint", "node_rank", "master_addr", "master_port", "standalone"}
 
@@ -84,16 +61,18 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         help="what the recipe gets: --config with a name or a file, then key=value overrides",
     )
     torchrun = parser.add_argument_group("torchrun's options", "see `torchrun --help`; they stand before the recipe")
-    for flags, choices in _TORCHRUN_VALUES:
-        torchrun.add_argument(*_spellings(flags), choices=choices, default=argparse.SUPPRESS, metavar="VALUE")
-    for flags in _TORCHRUN_SWITCHES:
-        torchrun.add_argument(*_spellings(flags), action="store_true", default=argparse.SUPPRESS)
+    for name in _TORCHRUN_VALUES.split():
+        choices = _CHOICES.get(name)
+        torchrun.add_argument(*_spellings(name), choices=choices, default=argparse.SUPPRESS, metavar="VALUE")
+    for name in _TORCHRUN_SWITCHES:
+        torchrun.add_argument(*_spellings(name), action="store_true", default=argparse.SUPPRESS)
     parser.set_defaults(func=lambda args: run(args, parser))
 
 
-def _spellings(flags: tuple[str, ...]) -> list[str]:
-    """The flags, the long one also with underscores; the first long one names the destination."""
-    return [*flags, *(f"--{flag[2:].replace('-', '_')}" for flag in flags if "-" in flag[2:])]
+def _spellings(name: str) -> list[str]:
+    """The flags of an option, also with underscores; the first long one names the destination."""
+    flags = [*([_SHORT[name]] if name in _SHORT else []), f"--{name}"]
+    return [*flags, *([f"--{name.replace('-', '_')}"] if "-" in name else [])]
 
 
 def torchrun_options(args: argparse.Namespace) -> list[str]:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchtune.data._selectors import TrainOn, read_selector
+from torchtune.data._utils import read_tools_option
 from torchtune.data.checks._model import FormatModel, find_model
 from torchtune.data.checks._parse import parse_row
 from torchtune.data.checks._preference import SIDES, is_preference, read_sides
 from torchtune.data.checks._report import RowError, RowResult
 from torchtune.data.checks._row import Options, ReadRow, RowChecker
-from torchtune.data.checks._run import given_tools
 from torchtune.data.checks._source import RawRow, read_source
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read_views(
         style=style,
         conversation_column=conversation_column,
         tools_column=tools_column,
-        tools=None if tools is None else given_tools(tools),
+        tools=None if tools is None else read_tools_option(tools),
         parse_text_calls=parse_text_calls,
     )
     checker = RowChecker(options, found)

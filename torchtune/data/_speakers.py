@@ -71,7 +71,10 @@ def payload(message: Mapping[str, Any], where: str) -> Any:
 
 def stated_calls(message: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """The calls that a message has under ``tool_calls``, or under the older ``function_call``."""
-    calls, older = (read_calls(message.get(key), where) for key in ("tool_calls", "function_call"))
+    calls = read_calls(message.get("tool_calls"), where)
+    if message.get("function_call") is None:
+        return calls
+    older = read_calls(message["function_call"], where)
     if calls and older and [(c["name"], c["arguments"]) for c in calls] != [(c["name"], c["arguments"]) for c in older]:
         raise ValueError(f"{where} has different calls under 'tool_calls' and 'function_call'; expected one of the two")
     return calls or older

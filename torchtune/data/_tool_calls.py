@@ -27,7 +27,7 @@ def read_json(text: str, where: str) -> Any:
         ValueError: if the text is no JSON, says a key twice, or holds NaN or Infinity; names ``where`` and the position.
     """
     try:
-        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_constant, parse_float=_finite)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         start = max(error.pos - 20, 0)
         raise ValueError(
@@ -133,3 +133,6 @@ def _finite(text: str) -> float:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON value")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys, parse_constant=_no_constant, parse_float=_finite)

@@ -82,8 +82,8 @@ def _to_messages(
 ) -> list[Message]:
     """The messages of a chat column: read, flagged and masked; ``padded`` tells whether it is, None where it was JSON."""
     turns = read_turns(rows, column=column, parse_text_calls=o.parse_text_calls)
-    calls = [call for turn in turns if "tool_calls" in turn for call in turn["tool_calls"]]
-    if padded is not None and o.nulls != "keep" and any(holds_null(call["arguments"]) for call in calls):
+    arguments = [call["arguments"] for turn in turns if "tool_calls" in turn for call in turn["tool_calls"]]
+    if padded is not None and o.nulls != "keep" and holds_null(arguments):
         rows = unpad_calls(rows, tools, padded=padded(), nulls=o.nulls)
         turns = read_turns(rows, column=column, parse_text_calls=o.parse_text_calls)
     messages = _system(o.new_system_prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from torchtune.data._tools import read_tools
 from torchtune.utils._paths import inside
 
 if TYPE_CHECKING:
@@ -144,6 +146,23 @@ def _decode(data: bytes) -> torch.Tensor:
         raise ImportError("Images need pillow: pip install 'torchtune[vision]'") from error
     with Image.open(io.BytesIO(data)) as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def read_tools_option(tools: Any) -> list[dict[str, Any]]:
+    """Tools given in a config: a list, a JSON text, or the path of a JSON file; a ValueError or FileNotFoundError if they are not."""
+    if isinstance(tools, os.PathLike) or (isinstance(tools, str) and not tools.lstrip().startswith(("[", "{"))):
+        path = Path(tools).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"tools: there is no file {path} (working directory: {Path.cwd()})")
+        try:
+            return read_tools(json.loads(path.read_text(encoding="utf-8-sig")), path.name)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path.name}: not JSON: {error}") from error
+    if type(tools).__module__.startswith("omegaconf"):
+        from omegaconf import OmegaConf
+
+        tools = OmegaConf.to_container(tools, resolve=True)
+    return read_tools(tools)
 
 
 def load_hf_dataset(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from torchtune.data._tools import find_tools, read_tools
+from torchtune.data._tools import find_tools
 from torchtune.data._transforms import InputOutputToMessages, OpenAIToMessages, ShareGPTToMessages
+from torchtune.data._utils import read_tools_option
 from torchtune.datasets._packed import PackedDataset, PackedStream, Packing
 from torchtune.datasets._sft import SFTDataset, SFTTransform
 from torchtune.datasets._streaming import Stream, StreamingDataset
@@ -256,32 +255,6 @@ def chat_transform(
     columns = {key: conversation_column or key, "tools": tools_column}
     transform = kind(column_map=columns, **options)
     return transform if tools is None else _WithTools(transform, read_tools_option(tools), tools_column)
-
-
-def read_tools_option(tools: Sequence[Mapping[str, Any]] | str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Tools given in a config: a list, a JSON string, or the path of a JSON file."""
-    where = "tools"
-    if isinstance(tools, os.PathLike) or (isinstance(tools, str) and not tools.lstrip().startswith(("[", "{"))):
-        path = Path(tools).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"tools: there is no file {path} (working directory: {os.getcwd()})")
-        where = path.name
-        try:
-            tools = json.loads(path.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
-            raise ValueError(f"{where}: not JSON: {error}") from error
-    elif not isinstance(tools, str):
-        tools = _plain(tools)
-    return read_tools(tools, where)
-
-
-def _plain(tools: Any) -> Any:
-    """The lists and dicts that a config's containers stand for."""
-    if type(tools).__module__.startswith("omegaconf"):
-        from omegaconf import OmegaConf
-
-        return OmegaConf.to_container(tools, resolve=True)
-    return tools
 
 
 class _WithTools:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torchtune.data._selectors import TrainOn
 from torchtune.data._tool_sets import TOOL_SETS
-from torchtune.data._tools import read_tools
+from torchtune.data._utils import read_tools_option
 from torchtune.data.checks._fix import FixWriter, repair
 from torchtune.data.checks._model import find_model
 from torchtune.data.checks._report import CheckReport, RowError, RowResult, Tally
@@ -87,7 +87,7 @@ def check_rows(
         style=style,
         conversation_column=conversation_column,
         tools_column=tools_column,
-        tools=None if tools is None else given_tools(tools),
+        tools=None if tools is None else read_tools_option(tools),
         builtin_tools=tuple(builtin_tools),
         parse_text_calls=parse_text_calls,
         max_seq_len=max_seq_len,
@@ -110,16 +110,6 @@ def check_rows(
     if writer is not None:
         report.fix = writer.report()
     return report
-
-
-def given_tools(tools: Sequence[Mapping[str, Any]] | str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Tools from a list, a JSON text, or a JSON file."""
-    if isinstance(tools, os.PathLike) or (isinstance(tools, str) and not tools.lstrip().startswith(("[", "{"))):
-        path = Path(tools).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"tools: there is no file {path} (working directory: {Path.cwd()})")
-        return read_tools(path.read_text(encoding="utf-8-sig"), path.name)
-    return read_tools(tools)
 
 
 def _process_count(source: Any, processes: int | None) -> int:

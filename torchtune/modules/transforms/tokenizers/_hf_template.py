@@ -131,7 +131,7 @@ class Texts:
                 else {"type": "image"}
                 for part in message.content
             ]
-        return self.change(content_text(message), index, "content")
+        return self.change(message.text_content, index, "content")
 
     def value(self, value: Any, index: int | None, kind: str) -> Any:
         """A JSON value with all its texts changed, keys included."""
@@ -142,12 +142,3 @@ class Texts:
         if isinstance(value, (list, tuple)):
             return [self.value(v, index, kind) for v in value]
         return value
-
-
-def content_text(message: Message) -> str:
-    """The text of a message; a JSON value is written as JSON."""
-    return "".join(
-        json.dumps(part["content"], ensure_ascii=False) if part["type"] == "json" else part["content"]
-        for part in message.content
-        if part["type"] in ("text", "json")
-    )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from torchtune.modules.transforms.tokenizers._hf_template import CLOSE, OPEN, Template, Texts, content_text
+from torchtune.modules.transforms.tokenizers._hf_template import CLOSE, OPEN, Template, Texts
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message
@@ -188,7 +188,7 @@ class Tracer:
 
     def _search(self, text: str, index: int, places: dict[int, Place]) -> None:
         """Looks for a message that the template writes otherwise once it is marked, such as a number that it reads."""
-        words = content_text(self.messages[index]).strip()
+        words = self.messages[index].text_content.strip()
         start = max((place.end for at, place in places.items() if at < index), default=0)
         at = text.find(words, start) if words else -1
         if at >= 0:
@@ -224,7 +224,7 @@ class Tracer:
             if index in self.unmarked:
                 continue
             kinds = {part for _, _, part in places[index].parts} if index in places else set()
-            content = content_text(message).strip()
+            content = message.text_content.strip()
             what = None
             if message.tool_calls and "call" not in kinds:
                 what = f"the call of {message.tool_calls[0].name!r}"
@@ -383,7 +383,7 @@ def end_of_turn(template: Template, controls: re.Pattern[str]) -> str | None:
 def _free_characters(messages: Sequence[Message], tools: Any) -> Iterator[str]:
     used = set(json.dumps(tools, ensure_ascii=False)) if tools else set()
     for message in messages:
-        used.update(content_text(message), message.reasoning_content or "")
+        used.update(message.text_content, message.reasoning_content or "")
         for call in message.tool_calls or ():
             used.update(call.name, json.dumps(call.arguments, ensure_ascii=False))
     taken = {ord(character) for character in used if ord(character) >= _PRIVATE[0]}
