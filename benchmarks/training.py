@@ -52,6 +52,7 @@ def ours(method: str, dtype: Any, masked: float, compiled: bool, options: argpar
 
     targets = ["q_proj", "k_proj", "v_proj", "output_proj"]
     training.keep_freed_memory(options.device)  # as the recipes do
+    training.fast_fp32_products(options.device, dtype)
     lora = {"lora_attn_modules": targets, "apply_lora_to_mlp": True, "lora_rank": RANK, "lora_alpha": ALPHA}
     lora |= {"quantize_base": True} if method == "qlora" else {}
     with training.set_default_dtype(dtype), torch.device(options.device):

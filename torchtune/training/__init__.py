@@ -10,6 +10,7 @@ from torchtune.training import checkpointing
 from torchtune.training._activation_offloading import NoOpManager, OffloadActivations, get_act_offloading_ctx_manager
 from torchtune.training._adapter import finish_adapter, get_adapter_config, initial_adapter
 from torchtune.training._compile import compile_loss, compile_model
+from torchtune.training._cpu_products import fast_fp32_products
 from torchtune.training._data import (
     ResumableSampler,
     build_dataloader,
@@ -150,6 +151,7 @@ __all__ = [
     "count_loss_tokens",
     "create_optim_in_bwd_wrapper",
     "disable_dropout",
+    "fast_fp32_products",
     "fault_reports",
     "finish_adapter",
     "gather_cpu_state_dict",

@@ -18,6 +18,7 @@ from torchtune import config
 from torchtune.modules.peft import disable_adapter
 from torchtune.recipe_interfaces import FTRecipeInterface
 from torchtune.training import tool_eval
+from torchtune.training._cpu_products import fast_fp32_products
 from torchtune.training._data import build_dataloader, load_loader_state, loader_state
 from torchtune.training._distributed import (
     all_reduce_sum,
@@ -96,6 +97,7 @@ class Recipe(FTRecipeInterface):
         log.setLevel(cfg.get("log_level", "INFO"))
         self.device = get_device(cfg.device)
         self.dtype = get_dtype(cfg.dtype, device=self.device)
+        fast_fp32_products(self.device, self.dtype)
         self.world_size, self.rank = get_world_size_and_rank()
         self.parallel = Parallelism(cfg, self.device)
         self.accumulation_steps = cfg.get("gradient_accumulation_steps", 1)
