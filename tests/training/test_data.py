@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
+from torchtune.datasets import StreamingDataset
 from torchtune.training import (
     ResumableSampler,
     build_dataloader,
@@ -198,3 +203,35 @@ def test_each_rank_of_a_stream_gets_its_own_state_back() -> None:
     assert first == [0, 1] and list(again) == [[2, 3], [4, 5]]
     with pytest.raises(ValueError, match=r"packed a stream on 2 rank\(s\), and this one has 1"):
         load_loader_state(again, {"ranks": [state, state]})
+
+
+def test_a_resumed_run_whose_data_is_read_otherwise_goes_on_right_or_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"i": i}) + "\n" for i in range(20)))
+
+    def made(rows: Any, workers: int = 0, state: Any = None) -> Any:
+        data = list(range(rows)) if rows else StreamingDataset("json", data_files=str(tmp_path / "rows.jsonl"))
+        loader = build_dataloader(data, batch_size=2, collate_fn=list, seed=3, num_workers=workers)
+        if state is not None:
+            load_loader_state(loader, state)
+        return loader
+
+    def stopped(rows: Any, workers: int = 0) -> Any:
+        loader = made(rows, workers)
+        for _ in zip(range(3), loader, strict=False):
+            pass
+        return loader_state(loader)
+
+    whole = list(made(20))
+    for before, after in ((0, 2), (2, 0)):
+        assert list(made(20, after, stopped(20, before))) == whole[3:]
+    assert not caplog.records
+    list(made(22, 0, stopped(20)))
+    assert "had 20 rows, now there are 22" in caplog.text
+    with pytest.raises(ValueError, match="read rows by number, this config has a stream: set streaming: false"):
+        made(None, 0, stopped(20))
+    with pytest.raises(ValueError, match="read a stream, this config has rows by number: set streaming: true"):
+        made(20, 0, stopped(None))
+    with pytest.raises(ValueError, match="num_workers: 0, this config has 2: resume with as many"):
+        made(None, 2, stopped(None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset, IterableDataset, Sampler
 if TYPE_CHECKING:
     from torchdata.stateful_dataloader import StatefulDataLoader
 
+_log = logging.getLogger("torchtune")
 #: Index of a row that only fills up the last batches of ranks that would have fewer.
 FILLER = -1
 _IGNORE_INDEX = -100
@@ -82,8 +84,8 @@ class ResumableSampler(Sampler[int]):
         return torch.randperm(self.rows, generator=generator).tolist()
 
     def state_dict(self) -> dict[str, int]:
-        """The position, counted over all ranks."""
-        return {"epoch": self.epoch, "rows_read": self._yielded * self.num_replicas}
+        """The position, counted over all ranks, and of how many rows."""
+        return {"epoch": self.epoch, "rows_read": self._yielded * self.num_replicas, "rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Start the next iteration at a position, also one that another number of ranks had reached.
@@ -93,6 +95,13 @@ class ResumableSampler(Sampler[int]):
         """
         self.epoch = state_dict["epoch"]
         self._start = state_dict["rows_read"] // self.num_replicas
+        if (rows := state_dict.get("rows", self.rows)) != self.rows:
+            _log.warning(
+                "The run that is resumed had %d rows, now there are %d: the rest of this epoch has another order, in which "
+                "some rows come again and others don't come",
+                rows,
+                self.rows,
+            )
 
 
 class _Filled(Dataset):
@@ -279,7 +288,8 @@ def load_loader_state(loader: Any, state: dict[str, Any]) -> None:
         state: what :func:`loader_state` gave.
 
     Raises:
-        ValueError: if a packed stream had another number of ranks.
+        ValueError: if a packed stream had another number of ranks, or a stream another number of workers, or the state is
+            one of a stream and the data is none, or the other way round.
     """
     if "ranks" in state:
         states = state["ranks"]
@@ -290,6 +300,27 @@ def load_loader_state(loader: Any, state: dict[str, Any]) -> None:
                 "as many, or from the end of an epoch"
             )
         state = states[rank if ranks == len(states) else 0]
+    main = state["_snapshot"]["_main_snapshot"] if "_snapshot" in state else state
+    place = main.get("_sampler_iter_state") or {}
+    streams, streamed, workers = (
+        isinstance(loader.dataset, IterableDataset),
+        "sampler_state" not in place,
+        main.get("_num_workers", 0),
+    )
+    if place and streams != streamed:
+        kinds = ("rows by number", "a stream")
+        raise ValueError(
+            f"The run that is resumed read {kinds[streamed]}, this config has {kinds[streams]}: set streaming: "
+            f"{str(streamed).lower()}, or resume from the end of an epoch"
+        )
+    if place and workers != loader.num_workers:
+        if streams:
+            raise ValueError(
+                f"The run that is resumed read a stream with num_workers: {workers}, this config has {loader.num_workers}: "
+                "resume with as many, or from the end of an epoch"
+            )
+        loader.sampler.load_state_dict(place["sampler_state"])
+        return
     loader.load_state_dict(state)
 
 

@@ -309,7 +309,7 @@ def load_from_full_optimizer_state_dict(
         device: where tensors are cut into shards.
 
     Raises:
-        ValueError: if the numbers of parameters differ.
+        ValueError: if the numbers of parameters differ, or the state is one of another kind of optimizer.
         RuntimeError: if, with one optimizer per parameter, their names do.
     """
     if isinstance(opt, OptimizerInBackwardWrapper):
@@ -330,7 +330,13 @@ def load_from_full_optimizer_state_dict(
         values = full_sd["state"].get(index)
         if values is not None:
             state[index] = {k: _place_like(v, parameter, device) for k, v in values.items()}
+    settings = set(opt.param_groups[0])
     opt.load_state_dict({"param_groups": full_sd["param_groups"], "state": state})
+    if missing := settings - set(opt.param_groups[0]):
+        raise ValueError(
+            f"The saved optimizer state is of another optimizer than {type(opt).__name__}: it lacks {sorted(missing)}. Resume "
+            "with the optimizer of the run that was saved."
+        )
 
 
 def _place_like(value: Any, parameter: torch.Tensor, device: torch.device) -> Any:
