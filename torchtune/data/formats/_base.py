@@ -154,6 +154,8 @@ class ChatFormat(ABC):
     writes_reasoning: bool = False
     #: True if the family has a system message.
     system_role: bool = True
+    #: What stands before an assistant turn when the model is to go on, where that is always the same.
+    prompt: str = ""
     #: The system text written where a conversation has none.
     default_system: str | None = None
     #: The control token that stands for an image, or None where the format is text only.
@@ -180,7 +182,6 @@ class ChatFormat(ABC):
             chat: the conversation: turns, tools and options.
         """
 
-    @abstractmethod
     def write_prompt(self, w: Writer, chat: Chat) -> None:
         """Writes what stands before an assistant turn when the model is to go on.
 
@@ -188,6 +189,7 @@ class ChatFormat(ABC):
             w: takes the segments.
             chat: the conversation that was written before.
         """
+        w.lit(self.prompt, "header")
 
     @abstractmethod
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:

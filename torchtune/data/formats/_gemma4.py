@@ -183,11 +183,21 @@ def _sorted(value: dict[str, Any]) -> list[tuple[str, Any]]:
     return sorted(value.items(), key=lambda item: str(item[0]).lower())
 
 
+class _Shown(dict[str, Any]):
+    """An object whose keys stand in this order and without quotes."""
+
+
+_NOTHING = object()
+
+
 def _write_object(w: Writer, value: dict[str, Any], part: Any, quoted: bool = False) -> None:
+    shown = isinstance(value, _Shown)
     w.text("{", part)
-    for at, (key, inner) in enumerate(_sorted(value)):
+    for at, (key, inner) in enumerate(value.items() if shown else _sorted(value)):
         w.text("," * (at > 0), part)
-        if quoted:
+        if inner is _NOTHING:
+            continue
+        if quoted and not shown:
             _write_value(w, str(key), part)
         else:
             w.text(str(key), part)
@@ -217,86 +227,53 @@ def _write_value(w: Writer, value: Any, part: Any, quoted: bool = False) -> None
 
 def _write_declaration(w: Writer, function: dict[str, Any]) -> None:
     """A tool: name, description, and the arguments with upper-case types."""
-    w.text(f"declaration:{function['name']}{{description:", None)
-    _write_value(w, str(function.get("description") or ""), None)
-    parameters = function.get("parameters")
-    if parameters:
-        w.text(",parameters:{", None)
+    shown = _Shown(description=str(function.get("description") or ""))
+    if parameters := function.get("parameters"):
+        shown["parameters"] = inside = _Shown()
         if parameters.get("properties"):
-            w.text("properties:{", None)
-            _write_properties(w, parameters["properties"])
-            w.text("},", None)
+            inside["properties"] = _properties(parameters["properties"])
         if parameters.get("required"):
-            w.text("required:", None)
-            _write_value(w, list(parameters["required"]), None)
-            w.text(",", None)
-        if parameters.get("type"):
-            w.text("type:", None)
-            _write_value(w, str(parameters["type"]).upper(), None)
-        w.text("}", None)
-    w.text("}", None)
+            inside["required"] = list(parameters["required"])
+        # The template sets a comma before the type even where there is none.
+        inside["type"] = str(parameters["type"]).upper() if parameters.get("type") else _NOTHING
+    w.text(f"declaration:{function['name']}", None)
+    _write_object(w, shown, None, quoted=True)
 
 
-def _write_properties(w: Writer, properties: dict[str, Any], skip: tuple[str, ...] = ()) -> None:
-    entries = [(key, value) for key, value in _sorted(properties) if key not in skip]
-    for at, (key, value) in enumerate(entries):
-        w.text("," * (at > 0) + f"{key}:{{", None)
-        _write_schema(w, value if isinstance(value, dict) else {})
-        w.text("}", None)
+def _properties(properties: dict[str, Any], skip: tuple[str, ...] = ()) -> _Shown:
+    schemas = ((key, value if isinstance(value, dict) else {}) for key, value in _sorted(properties) if key not in skip)
+    return _Shown((key, _schema(value)) for key, value in schemas)
 
 
-def _write_schema(w: Writer, schema: dict[str, Any]) -> None:
-    """One argument's schema without its braces; the type comes last."""
-    kind = str(schema.get("type", "")).upper()
-    comma = ""
-
-    def key(name: str) -> None:
-        nonlocal comma
-        w.text(f"{comma}{name}:", None)
-        comma = ","
-
+def _schema(schema: dict[str, Any]) -> _Shown:
+    """One argument's schema; the type comes last."""
+    kind, shown = str(schema.get("type", "")).upper(), _Shown()
     if schema.get("description"):
-        key("description")
-        _write_value(w, schema["description"], None)
+        shown["description"] = schema["description"]
     if kind == "STRING" and schema.get("enum"):
-        key("enum")
-        _write_value(w, list(schema["enum"]), None, quoted=True)
+        shown["enum"] = list(schema["enum"])
     if kind == "ARRAY" and isinstance(schema.get("items"), dict) and schema["items"]:
-        key("items")
-        _write_items(w, schema["items"])
+        shown["items"] = _items(schema["items"])
     if schema.get("nullable"):
-        key("nullable")
-        w.text("true", None)
+        shown["nullable"] = True
     if kind == "OBJECT":
-        key("properties")
-        w.text("{", None)
-        if isinstance(schema.get("properties"), dict):
-            _write_properties(w, schema["properties"])
-        else:
-            _write_properties(w, schema, _SCHEMA_KEYS)
-        w.text("}", None)
+        named = isinstance(schema.get("properties"), dict)
+        shown["properties"] = _properties(schema["properties"]) if named else _properties(schema, _SCHEMA_KEYS)
         if schema.get("required"):
-            key("required")
-            _write_value(w, list(schema["required"]), None)
-    key("type")
-    _write_value(w, kind, None)
+            shown["required"] = list(schema["required"])
+    shown["type"] = kind
+    return shown
 
 
-def _write_items(w: Writer, items: dict[str, Any]) -> None:
+def _items(items: dict[str, Any]) -> _Shown:
     """The schema of a list's items, whose keys come sorted."""
-    w.text("{", None)
-    entries = [(key, value) for key, value in _sorted(items) if value is not None]
-    for at, (key, value) in enumerate(entries):
-        w.text("," * (at > 0) + f"{key}:", None)
-        if key == "properties":
-            w.text("{", None)
-            _write_properties(w, value if isinstance(value, dict) else {})
-            w.text("}", None)
-        elif key == "type":
-            _write_value(w, value.upper() if isinstance(value, str) else [str(one).upper() for one in value], None)
-        else:
-            _write_value(w, value, None, quoted=True)
-    w.text("}", None)
+    shown = _Shown((key, value) for key, value in _sorted(items) if value is not None)
+    if "properties" in shown:
+        shown["properties"] = _properties(shown["properties"] if isinstance(shown["properties"], dict) else {})
+    if "type" in shown:
+        kind = shown["type"]
+        shown["type"] = kind.upper() if isinstance(kind, str) else [str(one).upper() for one in kind]
+    return shown
 
 
 def _read_call(source: Source, start: int) -> tuple[ToolCall, int]:

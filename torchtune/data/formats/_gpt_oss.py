@@ -44,6 +44,7 @@ class GptOss(ChatFormat):
     }
     rewrites_history = True
     writes_reasoning = True
+    prompt = "<|start|>assistant"
 
     def write(self, w: Writer, chat: Chat) -> None:
         system, turns = chat.split_system()
@@ -77,7 +78,7 @@ class GptOss(ChatFormat):
             else:
                 answered = any(later.role == "assistant" and not later.calls for later in turns[at + 1 :])
                 last = at == len(turns) - 1 and not chat.generate
-                w.lit("<|start|>assistant", "header")
+                w.lit(self.prompt, "header")
                 w.sampled = True
                 name = self._write_answer(w, turn, answered, last)
 
@@ -133,9 +134,6 @@ class GptOss(ChatFormat):
         w.lit("<|channel|>analysis<|message|>", part)
         w.text(text, part)
         w.lit("<|end|><|start|>assistant", part)
-
-    def write_prompt(self, w: Writer, chat: Chat) -> None:
-        w.lit("<|start|>assistant", "header")
 
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
         draft = Draft()

@@ -43,6 +43,7 @@ class KimiK2(ChatFormat):
         *(_SECTION, _SECTION_END, _CALL, _ARGUMENTS, _CALL_END),
     )
     default_system = "You are a helpful assistant"
+    prompt = _HEADERS["assistant"]
 
     def write(self, w: Writer, chat: Chat) -> None:
         if chat.tools:
@@ -79,9 +80,6 @@ class KimiK2(ChatFormat):
             w.text(dumps(call.arguments), "call")
             w.lit(_CALL_END, "call")
         w.lit(_SECTION_END, "call")
-
-    def write_prompt(self, w: Writer, chat: Chat) -> None:
-        w.lit(_HEADERS["assistant"], "header")
 
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
         draft = Draft()

@@ -39,6 +39,7 @@ class Lfm2(ChatFormat):
         *(_CALLS, _CALLS_END, "<|tool_response_start|>", "<|tool_response_end|>"),
     )
     check_calls = True
+    prompt = f"{START}assistant\n"
 
     def write(self, w: Writer, chat: Chat) -> None:
         system, turns = chat.split_system()
@@ -75,9 +76,6 @@ class Lfm2(ChatFormat):
         w.lit(_CALLS, "call")
         w.text(f"[{', '.join(calls)}]", "call")
         w.lit(_CALLS_END, "call")
-
-    def write_prompt(self, w: Writer, chat: Chat) -> None:
-        w.lit(f"{START}assistant\n", "header")
 
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
         draft = Draft()

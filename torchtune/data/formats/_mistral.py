@@ -148,9 +148,6 @@ class MistralV3(ChatFormat):
         content = _as_json(turn) if options.results == "json" else _as_number(result_text(turn, python=True))
         w.text(dumps({"content": content, "call_id": ids[id(turn)]}), "result")
 
-    def write_prompt(self, w: Writer, chat: Chat) -> None:
-        """Nothing: the answer follows what the user or the tool said."""
-
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
         draft = Draft()
         at = source.find(_CALLS)

@@ -54,6 +54,8 @@ class ChatML(ChatFormat):
     #: What stands around a role, and the end token.
     role_tags: tuple[str, str] = (START, "\n")
     end_token: str = END
+    #: What stands behind the user's role before a result, before it, and behind it.
+    result_tags: tuple[str, str, str] = ("", "\n<tool_response>\n", "\n</tool_response>")
     #: What stands before the description of tools, and behind it.
     tools_head: str = TOOLS_HEAD
     tools_foot: str = TOOLS_FOOT
@@ -120,11 +122,12 @@ class ChatML(ChatFormat):
 
     def write_result(self, w: Writer, turn: Turn, opens: bool, closes: bool, last: bool) -> None:
         """A tool result. A run of them is one user turn, which the first opens and the last one closes."""
+        after, opening, closing = self.result_tags
         w.turn(turn)
-        w.lit(self.header("user").rstrip("\n") if opens else "", "header")
-        w.lit("\n<tool_response>\n", "result")
+        w.lit(self.header("user").rstrip("\n") + after if opens else "", "header")
+        w.lit(opening, "result")
         w.text(result_text(turn, python=self.python_results), "result")
-        w.lit("\n</tool_response>", "result")
+        w.lit(closing, "result")
         if closes:
             w.end(self.end_token, "\n")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ._hermes_style import result_text
 from ._qwen import END, START, ChatML, Qwen3, Qwen3Instruct, last_query, split_thought, write_thought
 from ._read import Draft, Source, read_tagged_calls, read_thinking
 from ._write import NO_VALUE, dumps_schema
@@ -63,6 +62,7 @@ class Qwen3Coder(Qwen3Instruct):
     name = "qwen3_coder"
     check_calls = True
     python_results = True
+    result_tags = ("\n", "<tool_response>\n", "\n</tool_response>\n")
     default_with_tools = "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks."
     tools_title = ""
 
@@ -128,15 +128,6 @@ class Qwen3Coder(Qwen3Instruct):
             w.lit("\n</tool_call>", "call")
             before = "\n"
 
-    def write_result(self, w: Writer, turn: Turn, opens: bool, closes: bool, last: bool) -> None:
-        w.turn(turn)
-        w.lit(f"{START}user\n" if opens else "", "header")
-        w.lit("<tool_response>\n", "result")
-        w.text(result_text(turn, python=self.python_results), "result")
-        w.lit("\n</tool_response>\n", "result")
-        if closes:
-            w.end(END, "\n")
-
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
         draft = Draft()
         self.read_rest(source, 0, draft, tools)
@@ -165,9 +156,7 @@ class Qwen3_5(Qwen3Coder):
         return python_scalars(value)
 
     def write(self, w: Writer, chat: Chat) -> None:
-        late = next((turn for turn in chat.turns[1:] if turn.role == "system"), None)
-        if late is not None:
-            raise self.refuse(late, "found a system message after the start", "Put the system message first.")
+        chat.refuse_late_system(self)
         if chat.turns and chat.turns[last_query(chat)].role != "user":
             raise self.refuse(None, "the conversation has no user message", "The template needs one.")
         super().write(w, chat)
@@ -201,7 +190,7 @@ class Qwen3_5(Qwen3Coder):
     def write_result(self, w: Writer, turn: Turn, opens: bool, closes: bool, last: bool) -> None:
         if turn.value is NO_VALUE:
             turn.pieces = turn.stripped()
-        ChatML.write_result(self, w, turn, opens, closes, last)
+        super().write_result(w, turn, opens, closes, last)
 
     def given(self, chat: Chat) -> str:
         """What the generation prompt writes of the turn itself."""
@@ -217,6 +206,7 @@ class Qwen3_5(Qwen3Coder):
         return draft.done(source)
 
     python_results = False
+    result_tags = ChatML.result_tags
 
 
 class Qwen3_6(Qwen3_5):
@@ -236,6 +226,8 @@ class Nemotron3(Qwen3_5):
     default_with_tools = ""
     before_calls = "\n"
     python_results = True
+    result_tags = Qwen3Coder.result_tags
+    write_result = ChatML.write_result
 
     def write(self, w: Writer, chat: Chat) -> None:
         ChatML.write(self, w, chat)
@@ -286,9 +278,6 @@ class Nemotron3(Qwen3_5):
             return "", "", "", content
         newline = "\n" if thought.startswith("\n") else ""
         return "<think>" + newline, thought[len(newline) :], "</think>", rest
-
-    def write_result(self, w: Writer, turn: Turn, opens: bool, closes: bool, last: bool) -> None:
-        Qwen3Coder.write_result(self, w, turn, opens, closes, last)
 
     def given(self, chat: Chat) -> str:
         return "<think>\n" if chat.options.enable_thinking else "<think></think>"

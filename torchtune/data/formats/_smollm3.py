@@ -5,16 +5,13 @@ Source: the ``chat_template`` of the model's ``tokenizer_config.json``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ._base import Option, ParsedMessage
+from ._base import Option
 from ._hermes_style import result_text
-from ._qwen import END, START, ChatML, write_thought
-from ._read import Draft, Source, read_tagged_calls, read_thinking
+from ._qwen import END, START, ChatML, Qwen3, write_thought
 
 if TYPE_CHECKING:
-    from types import SimpleNamespace
-
     from ._write import Chat, Turn, Writer
 
 _WHO = "You are a helpful AI assistant named SmolLM, trained by Hugging Face."
@@ -61,9 +58,7 @@ class SmolLM3(ChatML):
     }
 
     def write(self, w: Writer, chat: Chat) -> None:
-        late = next((turn for turn in chat.turns[1:] if turn.role == "system"), None)
-        if late is not None:
-            raise self.refuse(late, "found a system message after the start", "Put the system message first.")
+        chat.refuse_late_system(self)
         super().write(w, chat)
 
     def thinks(self, chat: Chat) -> bool:
@@ -120,7 +115,4 @@ class SmolLM3(ChatML):
         super().write_prompt(w, chat)
         w.lit("" if self.thinks(chat) else _EMPTY, "reasoning")
 
-    def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
-        draft = Draft()
-        read_tagged_calls(source, read_thinking(source, draft), draft)
-        return draft.done(source)
+    read = Qwen3.read

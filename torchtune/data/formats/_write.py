@@ -189,6 +189,12 @@ class Chat:
             return self.turns[0], self.turns[1:]
         return None, self.turns
 
+    def refuse_late_system(self, fmt: ChatFormat) -> None:
+        """Refuses a system message that is not the first."""
+        for turn in self.turns[1:]:
+            if turn.role == "system":
+                raise fmt.refuse(turn, "found a system message after the start", "Put the system message first.")
+
     def last(self, *roles: str) -> int:
         """Position of the last turn of one of these roles, -1 if there is none."""
         return max((at for at, turn in enumerate(self.turns) if turn.role in roles), default=-1)
