@@ -361,6 +361,22 @@ class GRPORecipe(training.PolicyRecipe):
         if self.metric_logger is not None:
             self.metric_logger.log_dict(metrics, step=self.global_step)
             log.info("Held-out reward, %s: %.3f", label, metrics["eval/reward"])
+            if label == "after":
+                self.print_rewards(len(mine) * self.world_size)
+
+    def print_rewards(self, prompts: int) -> None:
+        """Prints the held-out rewards, a column for each time that they were scored; there are so many ``prompts``."""
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("mean of", title=f"Rewards, {prompts} held-out prompts")
+        for label in self.reward_scores:
+            table.add_column(label, justify="right")
+        for name in next(iter(self.reward_scores.values())):
+            if name.startswith("eval/reward"):
+                row = [f"{scores[name]:.3f}" for scores in self.reward_scores.values()]
+                table.add_row(name.removeprefix("eval/"), *row)
+        Console().print(table)
 
     def cleanup(self, **_: Any) -> None:
         """Ends the tools' processes, closes the logger and the process group."""

@@ -77,7 +77,7 @@ def ids(row: dict[str, Any]) -> list[str]:
     return re.findall(r"\b[A-H]\d{3,4}\b", row["messages"][0]["content"])
 
 
-def test_the_first_two_steps_run(tmp_path: Path) -> None:
+def test_the_first_two_steps_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = load(
         output_dir=str(tmp_path), assets=str(ASSETS), base_model_path=str(ASSETS / "model"), batch_size=2, grpo_samples=2,
         num_steps=2, epochs=1, max_generated_tokens=8, eval_rewards__dataset__split="train[:3]",
@@ -89,6 +89,8 @@ def test_the_first_two_steps_run(tmp_path: Path) -> None:
     recipe.cleanup()
     assert recipe.global_step == 2
     assert list(recipe.reward_scores) == ["before", "after"]
+    printed = capsys.readouterr().out
+    assert "Rewards, 3 held-out prompts" in printed and "before" in printed and "reward/ExactCallsReward" in printed
     assert [step for step, _ in read_curves(tmp_path / "metrics.jsonl")["eval/reward"]] == [0, 2]
     assert [step for step, _ in read_curves(tmp_path / "metrics.jsonl")["reward"]] == [1, 2]
     page = (tmp_path / "summary.html").read_text()
