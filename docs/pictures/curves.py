@@ -22,14 +22,14 @@ def _y(loss: float) -> float:
     return TOP + HEIGHT * (1 - share)
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", fill: str = "#57606a", size: int = 12) -> str:
+def _text(x: float, y: float, text: str, *, anchor: str = "start", fill: str = "#57606a", size: int = 14) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}" font-size="{size}">{text}</text>'
 
 
 def draw(runs: dict[str, list[dict[str, Any]]]) -> str:
     """The curves of runs, as SVG: loss of each logged step as a line, validation loss as rings, calls in the legend."""
     last = max(row["step"] for rows in runs.values() for row in rows)
-    out = [_text(LEFT, 20, "Loss per trained token (logarithmic), by optimizer step", fill="#1f2328", size=13)]
+    out = [_text(LEFT, 20, "Loss per trained token (logarithmic), by optimizer step", fill="#1f2328", size=14)]
     for tick in (10, 1, 0.1, 0.01):
         out.append(f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{_y(tick):.1f}" y2="{_y(tick):.1f}" stroke="#d0d7de"/>')
         out.append(_text(LEFT - 8, _y(tick) + 4, f"{tick:g}", anchor="end"))

@@ -15,7 +15,7 @@ from torchtune.datasets import chat_dataset
 from torchtune.models.qwen2_5 import qwen2_5_tokenizer
 
 STATIC = Path(__file__).parents[1] / "_static"
-WIDTH, COLUMNS, LINE = 520, 66, 16
+WIDTH, COLUMNS, LINE = 440, 54, 16
 
 
 def _short(text: str) -> str:
@@ -60,7 +60,7 @@ def stages() -> list[tuple[str, str, list[str]]]:
         ("Messages", "OpenAIToMessages, ShareGPTToMessages, … then validate_messages", shown[:5]),
         (
             "Segments",
-            f"get_format('qwen2_5').render: {len(segments)} pieces, each knows whether the model emits it",
+            f"get_format('qwen2_5').render: {len(segments)} pieces, emitted by the model or not",
             [_short("emitted: " + trained)],
         ),
         (
@@ -73,7 +73,7 @@ def stages() -> list[tuple[str, str, list[str]]]:
         ),
         (
             "Labels",
-            "the dataset: of each position the next token, -100 where nothing is trained",
+            "the dataset: of each position the next token, or -100",
             ["labels  …" + _numbers(labels[first - 3 :])],
         ),
         (

@@ -58,7 +58,7 @@ def draw(sizes: list[int]) -> str:
     for title, (lines, padded) in layouts(sizes).items():
         share = 100 * sum(sizes) / sum(padded)
         words = f"{title}: {len(lines)} sequences, {share:.0f} % full"
-        out.append(f'<text x="{LEFT}" y="{y:.1f}" fill="#1f2328" font-size="13">{words}</text>')
+        out.append(f'<text x="{LEFT}" y="{y:.1f}" fill="#1f2328" font-size="15">{words}</text>')
         y += 8
         for members, length in zip(lines, padded, strict=True):
             x = float(LEFT)
