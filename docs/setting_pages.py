@@ -82,7 +82,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "save_every_n_steps": "a checkpoint in the middle of an epoch",
         "save_every_n_epochs": "default 1",
         "enable_async_checkpointing": "true: training goes on while it is written",
-        "resume_from_checkpoint": "true: go on from the newest complete checkpoint",
+        "resume_from_checkpoint": "true: go on from the newest complete checkpoint; auto: if there is one",
         "run_val_every_n_steps": "validation loss in the middle of an epoch",
         "run_val_max_batches": "batches of a validation",
         "eval_tool_calls": "`dataset`, `every_n_steps`, `max_new_tokens`, `batch_size`, `show_samples`: scores calls in the run",

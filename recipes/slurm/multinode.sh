@@ -26,17 +26,12 @@ recipe=$1 config=$2
 shift 2
 
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-# A job that was put back goes on; its first start has nothing to resume from.
-resume=false
-if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
-    resume=true
-fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 
 srun --kill-on-bad-exit=1 tune run \
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="${SLURM_GPUS_ON_NODE:-8}" \
     --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$head_node:${PORT:-29500}" --shutdown-timeout=110 \
-    "$recipe" --config "$config" "$@" resume_from_checkpoint="$resume" &
+    "$recipe" --config "$config" "$@" resume_from_checkpoint=auto &
 running=$!
 
 ending=false

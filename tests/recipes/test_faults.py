@@ -31,7 +31,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def test_sigterm_ends_with_a_checkpoint_and_exit_0_and_the_resumed_run_is_the_same(run: Run, tmp_path: Path) -> None:
-    options = [*SHORT, "max_steps_per_epoch=10"]
+    options = [*SHORT, "max_steps_per_epoch=10", "resume_from_checkpoint=auto"]
     arguments = command(*FULL, *options, f"output_dir={tmp_path}/cut")
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, env=ENV, cwd=tmp_path, text=True) as process:
         while process.poll() is None and not list(tmp_path.glob("cut/logs/*")):
@@ -46,7 +46,7 @@ def test_sigterm_ends_with_a_checkpoint_and_exit_0_and_the_resumed_run_is_the_sa
     (stopped,) = steps(tmp_path / "cut")
     assert 2 <= stopped < 10
     assert not (tmp_path / "cut" / "epoch_0").exists()
-    run(*FULL, *options, f"output_dir={tmp_path}/cut", "resume_from_checkpoint=true")
+    run(*FULL, *options, f"output_dir={tmp_path}/cut")
     run(*FULL, *options, f"output_dir={tmp_path}/whole")
     assert logged(tmp_path / "cut") == logged(tmp_path / "whole")
 

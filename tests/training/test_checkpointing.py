@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from torchtune.training import (
     ADAPTER_CONFIG,
@@ -26,6 +27,7 @@ from torchtune.training import (
     update_state_dict_for_classifier,
 )
 from torchtune.training.checkpointing import _folders, get_largest_iter_folder
+from torchtune.training.checkpointing._checkpoint_client import with_resume_decided
 from torchtune.training.checkpointing._utils import (
     check_outdir_not_in_ckptdir,
     prune_surplus_checkpoints,
@@ -286,6 +288,26 @@ def test_resume_of_the_layout_without_manifests(base_dir, llama, tmp_path):
         assert_same(loaded[MODEL_KEY], llama(1).state_dict())
 
 
+def test_auto_resumes_where_there_is_something_to_resume_from(base_dir, llama, tmp_path):
+    def decided(value, **settings) -> bool:
+        cfg = {"output_dir": str(tmp_path / "out"), "checkpointer": {"output_dir": "${output_dir}", **settings}}
+        return with_resume_decided(OmegaConf.create({**cfg, "resume_from_checkpoint": value})).resume_from_checkpoint
+
+    assert not decided("auto")
+    state = {MODEL_KEY: llama().state_dict()}
+    hf(base_dir, tmp_path / "out").save_checkpoint(state, epoch=0)  # holds no state of a run
+    assert not decided("auto") and not decided("auto", recipe_checkpoint="epoch_0/recipe_state.pt")
+    hf(base_dir, tmp_path / "out").save_checkpoint({**state, **run_state()}, epoch=1, intermediate_checkpoint=True)
+    assert decided("auto") and decided("auto", recipe_checkpoint="epoch_1/recipe_state.pt")
+    assert not decided(False) and decided(True)
+    (tmp_path / "out" / "epoch_1").rename(tmp_path / "out" / ".epoch_1.old")  # its replacement was cut off
+    assert decided("auto")
+    (tmp_path / "out" / "epoch_1" / "recipe_state.pt").unlink()  # damaged: the resume will say so
+    assert decided("auto")
+    with pytest.raises(ValueError, match="'yes'; expected true, false or auto"):
+        decided("yes")
+
+
 def test_resume_without_a_checkpoint_says_what_to_do(base_dir, tmp_path):
     with pytest.raises(ValueError, match="No checkpoint to resume from.*resume_from_checkpoint=False"):
         hf(base_dir, tmp_path / "out", resume_from_checkpoint=True)
@@ -449,3 +471,20 @@ def test_classifier_keeps_its_own_output_where_shapes_differ():
         update_state_dict_for_classifier({}, model.named_parameters())
     with pytest.raises(AssertionError, match="Expected output.weight in model_named_parameters"):
         update_state_dict_for_classifier(same, [])
+
+
+def test_tensors_of_torchao_are_read_in_a_process_that_has_not_imported_it(tmp_path):
+    """As ``generate`` reads what ``quantize`` saved, and a resumed run its 8-bit states."""
+    from torchao.optim.subclass_8bit import OptimState8bit
+
+    from torchtune.training.quantization import Int8DynActInt4WeightQuantizer
+
+    model = Int8DynActInt4WeightQuantizer(groupsize=32).quantize(torch.nn.Linear(64, 8, bias=False))
+    torch.save({"weight": model.weight, "state": OptimState8bit.zeros((256,))}, tmp_path / "model.pt")
+    code = (
+        "import sys; from torchtune.training.checkpointing._utils import safe_torch_load; "
+        "assert 'torchao' not in sys.modules; "
+        f"state = safe_torch_load({str(tmp_path / 'model.pt')!r}); "
+        "assert state['weight'].shape == (8, 64) and state['state'].shape == (256,)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -33,7 +33,7 @@ from torchtune.training._profiler import DummyProfiler
 from torchtune.training._rng import set_rng_state
 from torchtune.training._step import CheckpointSchedule
 from torchtune.training._trained import Trained, build_model
-from torchtune.training.checkpointing._checkpoint_client import TrainingProgress
+from torchtune.training.checkpointing._checkpoint_client import TrainingProgress, with_resume_decided
 from torchtune.training.checkpointing._utils import (
     DATALOADER_KEY,
     EPOCHS_KEY,
@@ -93,7 +93,7 @@ class Recipe(FTRecipeInterface):
     """
 
     def __init__(self, cfg: DictConfig) -> None:
-        self.cfg = cfg = with_present_keys(cfg)
+        self.cfg = cfg = with_resume_decided(with_present_keys(cfg))
         log.setLevel(cfg.get("log_level", "INFO"))
         self.device = get_device(cfg.device)
         self.dtype = get_dtype(cfg.dtype, device=self.device)

@@ -18,7 +18,7 @@ from torchtune.training._distributed import first_rank_writes, get_world_size_an
 from torchtune.training._rng import get_rng_state
 from torchtune.training._sharding import gather_cpu_state_dict, get_full_optimizer_state_dict
 from torchtune.training.checkpointing._checkpointer import DistributedCheckpointer, FullModelHFCheckpointer
-from torchtune.training.checkpointing._folders import DCP_METADATA, resumable
+from torchtune.training.checkpointing._folders import DCP_METADATA, can_resume, resumable
 from torchtune.training.checkpointing._utils import (
     ADAPTER_CONFIG,
     ADAPTER_KEY,
@@ -92,6 +92,33 @@ class TrainingProgress:
         if self.steps_run is not None and self.total_training_steps:
             return self.steps_run >= self.total_training_steps
         return self.epochs_run >= self.total_epochs
+
+
+def with_resume_decided(cfg: DictConfig) -> DictConfig:
+    """A config whose ``resume_from_checkpoint`` is true or false: ``auto`` is true where the run left anything to resume from.
+
+    Args:
+        cfg: a recipe's config.
+
+    Returns:
+        A new config, or the same one if it doesn't say ``auto``.
+
+    Raises:
+        ValueError: if it says anything else.
+    """
+    asked = cfg.get("resume_from_checkpoint")
+    if asked is None or isinstance(asked, bool):
+        return cfg
+    if asked != "auto":
+        raise ValueError(f"resume_from_checkpoint is {asked!r}; expected true, false or auto")
+    settings = cfg.checkpointer
+    output_dir = settings.get("output_dir") or cfg.get("output_dir")
+    cfg = cfg.copy()
+    cfg.resume_from_checkpoint = output_dir is not None and can_resume(
+        Path(output_dir), settings.get("recipe_checkpoint")
+    )
+    _log.info("resume_from_checkpoint: auto is %s", str(cfg.resume_from_checkpoint).lower())
+    return cfg
 
 
 class CheckpointClient:

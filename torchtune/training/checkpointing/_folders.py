@@ -366,6 +366,15 @@ def resumable(output_dir: Path, *names: str) -> list[Path]:
     return found
 
 
+def can_resume(output_dir: Path, recipe_checkpoint: str | None = None) -> bool:
+    """Whether a run left anything to resume from, be it damaged; arguments as in :func:`find_resume_point`."""
+    recover(output_dir)
+    name = recipe_checkpoint or RECIPE_STATE_FNAME
+    if "/" in name:
+        return inside(output_dir, name, "checkpointer.recipe_checkpoint").is_file()
+    return (output_dir / RECIPE_STATE_DIRNAME / name).is_file() or bool(resumable(output_dir, name, DCP_METADATA))
+
+
 def refuse_damaged(folders: list[Path], check: bool = True) -> Path:
     """The newest of some checkpoint folders, which has to be whole.
 

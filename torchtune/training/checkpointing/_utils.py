@@ -8,7 +8,9 @@ import shutil
 import string
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from warnings import warn
 
@@ -266,7 +268,16 @@ def safe_torch_load(checkpoint_path: Path | str, weights_only: bool = True, mmap
             return read_safetensors(path)
         with path.open("rb") as file:  # files of before torch 1.6 aren't zip archives and can't be mapped
             is_zip = file.read(4) == b"PK\x03\x04"
-        return torch.load(str(path), map_location="cpu", mmap=mmap and is_zip, weights_only=weights_only)
+        load = partial(torch.load, str(path), map_location="cpu", mmap=mmap and is_zip, weights_only=weights_only)
+        try:
+            return load()
+        except UnpicklingError as error:
+            if "Unsupported global: GLOBAL torchao." not in str(error):
+                raise
+            import torchao.optim  # noqa: F401 (on import torchao tells torch.load of its kinds of tensors)
+            import torchao.quantization  # noqa: F401
+
+            return load()
     except Exception as error:
         raise ValueError(f"Unable to load checkpoint from {path}: {type(error).__name__}: {error}") from error
 
