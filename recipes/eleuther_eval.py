@@ -261,7 +261,10 @@ class EleutherEvalRecipe:
             batch_size=cfg.get("batch_size", 8),
             tools=tools,
         )
-        self.tasks = list(cfg.tasks)
+        tasks = cfg.get("tasks")
+        if tasks is None:
+            raise ValueError("tasks is not set; name tasks of lm-evaluation-harness, such as tasks=[hellaswag]")
+        self.tasks = tasks.split(",") if isinstance(tasks, str) else list(tasks)
         self.task_manager = TaskManager(include_path=cfg.get("include_path"))
 
     def evaluate(self) -> dict[str, Any]:

@@ -89,7 +89,9 @@ class InferenceRecipe:
         tools = read_json(self.cfg.get("tools"), "tools")
         messages = read_json(self.cfg.get("messages"), "messages")
         if messages is None:
-            prompt = self.cfg.prompt
+            prompt = self.cfg.get("prompt")
+            if prompt is None:
+                raise ValueError("There is nothing to answer: set prompt.user, or messages (JSON, or a file with JSON)")
             texts = (
                 {"user": prompt} if isinstance(prompt, str) else {role: prompt.get(role) for role in ("system", "user")}
             )
@@ -132,6 +134,12 @@ class InferenceRecipe:
 
     def _answer_text(self, options: dict[str, Any]) -> list[int]:
         tokens = self.prompt_tokens()
+        longest = getattr(self.model, "max_seq_len", len(tokens) + self.max_new_tokens)
+        if len(tokens) >= longest:
+            raise ValueError(f"The prompt has {len(tokens)} tokens, but the model reads {longest}: shorten it")
+        if len(tokens) + self.max_new_tokens > longest:
+            self.max_new_tokens = options["max_generated_tokens"] = longest - len(tokens)
+            log.warning("max_new_tokens is cut to %d: the model reads %d tokens", self.max_new_tokens, longest)
         if self.cfg.get("enable_kv_cache", True):
             room = len(tokens) + self.max_new_tokens
             with self.device:

@@ -78,7 +78,7 @@ class QuantizationRecipe:
         folder = Path(self.cfg.checkpointer.get("output_dir") or self.cfg.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         files = self.cfg.checkpointer.checkpoint_files
-        first = files[0] if not hasattr(files, "keys") else "model"
+        first = files[0] if files and not hasattr(files, "keys") else "model"
         path = folder / f"{Path(str(first)).name.split('.')[0].split('-00001-of')[0]}-{self.mode}.pt"
         torch.save({name: tensor.cpu() for name, tensor in self.model.state_dict().items()}, path)
         log.info("Saved %s (%.2f GB)", path, path.stat().st_size / 1e9)

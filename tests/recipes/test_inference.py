@@ -42,14 +42,16 @@ def test_a_prompt_of_text_and_image_form_is_answered_as_plain_text(tmp_path: Pat
     )
 
 
-def test_a_quantized_checkpoint_answers_like_a_model_quantized_on_loading(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["Int8DynActInt4WeightQuantizer", "Int4WeightOnlyQuantizer"])
+def test_a_quantized_checkpoint_answers_like_a_model_quantized_on_loading(name: str, tmp_path: Path) -> None:
     from recipes.quantize import QuantizationRecipe
 
-    recipe = QuantizationRecipe(inference_config(tmp_path, quantizer=QUANTIZER))
+    quantizer = {"_component_": f"torchtune.training.quantization.{name}", "groupsize": 32}
+    recipe = QuantizationRecipe(inference_config(tmp_path, quantizer=quantizer))
     recipe.setup()
     recipe.quantize()
     path = recipe.save_checkpoint()
-    assert path.name == "model-8da4w.pt"
+    assert path.name == ("model-8da4w.pt" if "Int8" in name else "model-4w.pt")
     quantized = {
         "_component_": "torchtune.training.FullModelTorchTuneCheckpointer",
         "checkpoint_dir": str(path.parent),
@@ -58,7 +60,11 @@ def test_a_quantized_checkpoint_answers_like_a_model_quantized_on_loading(tmp_pa
         "output_dir": str(tmp_path.parent / f"{tmp_path.name}-answers"),
     }
     saved = answered(inference_config(tmp_path, checkpointer=quantized))
-    assert saved == answered(inference_config(tmp_path, quantizer=QUANTIZER))
+    assert saved == answered(inference_config(tmp_path, quantizer=quantizer))
+    too_large = QuantizationRecipe(inference_config(tmp_path, quantizer={**quantizer, "groupsize": 100}))
+    too_large.setup()
+    with pytest.raises(ValueError, match="groupsize is 100, which does not divide the 128 inputs of layers.0"):
+        too_large.quantize()
 
 
 def test_a_quantizer_for_training_is_refused_by_quantize(tmp_path: Path) -> None:
@@ -67,6 +73,46 @@ def test_a_quantizer_for_training_is_refused_by_quantize(tmp_path: Path) -> None
     qat = {"_component_": "torchtune.training.quantization.Int8DynActInt4WeightQATQuantizer", "groupsize": 32}
     with pytest.raises(ValueError, match="Int8DynActInt4WeightQuantizer or Int4WeightOnlyQuantizer"):
         QuantizationRecipe(inference_config(tmp_path, quantizer=qat))
+
+
+def test_a_checkpoint_whose_files_stand_in_its_index_is_quantized(tmp_path: Path) -> None:
+    from recipes.quantize import QuantizationRecipe
+
+    cfg = inference_config(tmp_path, quantizer=QUANTIZER)
+    cfg.checkpointer.checkpoint_files = []
+    recipe = QuantizationRecipe(cfg)
+    recipe.setup()
+    recipe.quantize()
+    assert recipe.save_checkpoint().name == "model-8da4w.pt"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompt": None}, "set prompt.user, or messages"),
+        ({"model.max_seq_len": 4}, r"The prompt has \d+ tokens, but the model reads 4"),
+        ({"temperature": -1.0}, "temperature is -1.0, top_k None"),
+        ({"temperature": 1.0, "top_k": 0}, "top_k 0; expected"),
+    ],
+)
+def test_what_cannot_be_generated_is_said(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    cfg = inference_config(tmp_path)
+    for key, value in settings.items():
+        OmegaConf.update(cfg, key, value, merge=False)
+    with pytest.raises(ValueError, match=message):
+        answered(cfg)
+
+
+def test_answers_end_where_the_model_ends(tmp_path: Path) -> None:
+    from recipes.generate import InferenceRecipe
+
+    cfg = inference_config(tmp_path, max_new_tokens=5000)
+    cfg.model.max_seq_len = 40
+    recipe = InferenceRecipe(cfg)
+    recipe.setup()
+    recipe.tokenizer.stop_tokens = []
+    recipe.generate()
+    assert recipe.max_new_tokens == 40 - len(recipe.prompt_tokens()) > 0
 
 
 @pytest.mark.distributed
@@ -137,6 +183,20 @@ def test_the_harness_runs_offline_tasks(kind: str, chat: bool, tmp_path: Path) -
     found = recipe.evaluate()["results"]["capitals"]
     value = found[f"{KINDS[kind]['metric']},none"]
     assert value > 1 if kind == "loglikelihood_rolling" else value in (0, 0.5, 1)
+
+
+@pytest.mark.parametrize("tasks", ["capitals", ["capitals"], None])
+def test_tasks_are_a_name_or_a_list(tasks: Any, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    from recipes.eleuther_eval import EleutherEvalRecipe
+
+    recipe = EleutherEvalRecipe(inference_config(tmp_path, tasks=tasks))
+    if tasks is None:
+        with pytest.raises(ValueError, match="tasks is not set"):
+            recipe.setup()
+    else:
+        recipe.setup()
+        assert recipe.tasks == ["capitals"]
 
 
 def test_likelihoods_are_those_of_the_model_itself(tmp_path: Path) -> None:

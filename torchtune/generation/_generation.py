@@ -41,7 +41,14 @@ def sample(
 
     Returns:
         ids ``[..., 1]``, int32.
+
+    Raises:
+        ValueError: for a negative temperature, or a ``top_k`` below 1.
     """
+    if temperature < 0 or (top_k is not None and top_k < 1):
+        raise ValueError(
+            f"temperature is {temperature}, top_k {top_k}; expected a temperature from 0, a top_k from 1 or None"
+        )
     logits = logits / max(temperature, _MIN_TEMPERATURE)
     if top_k is not None:
         kept = torch.topk(logits, min(top_k, logits.size(-1))).values

@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from torchtune import config
-from torchtune.config._utils import _get_component_from_path
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
 from torchtune.modules.transformer import TransformerSelfAttentionLayer
 from torchtune.training._activation_offloading import get_act_offloading_ctx_manager
@@ -133,7 +132,6 @@ class Trained:
         if checkpointer != "checkpointer":
             own = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[assignment]
             own.checkpointer = own[checkpointer]
-        _get_component_from_path(cfg.optimizer["_component_"])  # imported, it tells torch.load of its kinds of tensors
         self.checkpoints = CheckpointClient(own)
         self._state = self.checkpoints.load_base_checkpoint()
         self.model = build_model(

@@ -47,8 +47,19 @@ _TORCHAO_NAMES = ("Int4WeightOnlyQATQuantizer", "Int8DynActInt4WeightQATQuantize
 _SWAP_SUFFIX = "ModuleSwap"
 
 
+def _check_groups(model: nn.Module, groupsize: int) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module.in_features % groupsize:
+            raise ValueError(
+                f"quantizer.groupsize is {groupsize}, which does not divide the {module.in_features} inputs of {name}; choose "
+                "one that does, such as 32 or 64"
+            )
+
+
 class Int4WeightOnlyQuantizer:
     """Quantize linear layers' weights to 4-bit integers, in groups along the input.
+
+    On a GPU that is the layout of torch's own kernels, which want bf16; elsewhere the products are of plain torch.
 
     Args:
         groupsize: inputs that share a scale.
@@ -67,10 +78,27 @@ class Int4WeightOnlyQuantizer:
 
         Returns:
             The model.
-        """
-        from torchao.quantization import Int4WeightOnlyConfig, quantize_
 
-        quantize_(model, Int4WeightOnlyConfig(group_size=self.groupsize))
+        Raises:
+            ValueError: if a layer's inputs don't divide into groups.
+        """
+        from torchao.quantization import (
+            Int4WeightOnlyConfig,
+            IntxWeightOnlyConfig,
+            MappingType,
+            PerGroup,
+            quantize_,
+        )
+
+        _check_groups(model, self.groupsize)
+        config: Any = IntxWeightOnlyConfig(
+            weight_dtype=torch.int4,  # type: ignore[attr-defined]
+            granularity=PerGroup(self.groupsize),
+            mapping_type=MappingType.ASYMMETRIC,
+        )
+        if next(model.parameters()).is_cuda:
+            config = Int4WeightOnlyConfig(group_size=self.groupsize, int4_packing_format="tile_packed_to_4d")  # type: ignore[arg-type]
+        quantize_(model, config)
         return model
 
 
@@ -92,9 +120,13 @@ class Int8DynActInt4WeightQuantizer:
 
         Returns:
             The model.
+
+        Raises:
+            ValueError: if a layer's inputs don't divide into groups.
         """
         from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
 
+        _check_groups(model, self.groupsize)
         config = Int8DynamicActivationIntxWeightConfig(
             weight_dtype=torch.int4,  # type: ignore[attr-defined]
             weight_granularity=PerGroup(self.groupsize),
