@@ -111,6 +111,22 @@ def test_errors_say_what_does_not_fit(tmp_path: Path) -> None:
             from_pretrained(tmp_path, lora=lora)
 
 
+class _Code:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return Path.touch, (Path("ran"),)
+
+
+def test_code_in_weights_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _folder(tmp_path, "llama2")
+    for path in [*tmp_path.glob("*.safetensors"), tmp_path / "model.safetensors.index.json"]:
+        path.unlink()
+    torch.save({"a": _Code()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="Unable to load checkpoint from .*pytorch_model.bin"):
+        from_pretrained(tmp_path)
+    assert not Path("ran").exists()
+
+
 def test_damaged_files_are_told(tmp_path: Path) -> None:
     _folder(tmp_path, "llama2")
     shard = next(tmp_path.glob("model-00002*"))

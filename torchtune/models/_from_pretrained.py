@@ -81,7 +81,9 @@ class _TorchFile:
     """A file of ``torch.save``, mapped."""
 
     def __init__(self, path: Path) -> None:
-        self.entries: dict[str, Tensor] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        from torchtune.training.checkpointing._utils import safe_torch_load
+
+        self.entries: dict[str, Tensor] = safe_torch_load(path)
 
     def like(self, key: str, dtype: torch.dtype) -> Tensor:
         """What reading a tensor gives, on the meta device: floats are in ``dtype``."""
