@@ -3,8 +3,8 @@
 OMP_NUM_THREADS=1 python benchmarks/checkpoints.py [--gb 1] [--rounds N]
 
 A Llama with random bf16 weights in Hugging Face's layout, on local disk, its file in the page cache. Each contender works in a
-new process; they take turns, and medians are given: time of the processor and of the clock, and what the process's own memory
-(not the mapped file) grew by. Saving is compared with writing and flushing as many bytes. Before each, the output folder is
+new process; they take turns in random order, and medians are given: time of the processor and of the clock, and what the
+process's own memory (not the mapped file) grew by. Saving is compared with writing and flushing as many bytes. Before each, the output folder is
 emptied and the disk has nothing left to write.
 """
 
@@ -12,21 +12,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 COMMON = """
-import json, os, shutil, sys, time
+import json, os, sys, time
 def own_mb():
     return next(int(l.split()[1]) / 1024 for l in open("/proc/self/status") if l.startswith("RssAnon"))
 def report(start, before):
     now = {"cpu": time.process_time() - start[1], "clock": time.perf_counter() - start[0], "mb": own_mb() - before}
     print(json.dumps(now))
 def begin():
-    shutil.rmtree(out); os.mkdir(out); os.sync()
     return (time.perf_counter(), time.process_time()), own_mb()
 folder, out, sizes = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 import torch
@@ -86,17 +89,22 @@ def main() -> None:
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
         size = sum(path.stat().st_size for path in folder.iterdir()) / 1e9
         for turn in range(options.rounds + 1):
-            for name, code in WORKS.items():
-                command = [sys.executable, "-c", code, str(folder), str(out), json.dumps(sizes)]
+            for name in random.Random(turn).sample(sorted(WORKS), len(WORKS)):
+                os.sync()
+                time.sleep(2)  # deleting a gigabyte goes on after the command, and slows down who writes next
+                command = [sys.executable, "-c", WORKS[name], str(folder), str(out), json.dumps(sizes)]
                 result = subprocess.run(command, capture_output=True, text=True)
                 if result.returncode:
                     raise SystemExit(result.stderr)
+                shutil.rmtree(out)
+                out.mkdir()
                 if turn:
                     found[name].append(json.loads(result.stdout.splitlines()[-1]))
     print(f"{size:.2f} GB")
     for name, runs in found.items():
         row = {key: round(statistics.median(run[key] for run in runs), 2) for key in ("cpu", "clock", "mb")}
-        print(json.dumps({"work": name, **row}))
+        clock = sorted(run["clock"] for run in runs)
+        print(json.dumps({"work": name, **row, "from": round(clock[0], 2), "to": round(clock[-1], 2)}))
 
 
 if __name__ == "__main__":
