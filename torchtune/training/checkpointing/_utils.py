@@ -274,6 +274,7 @@ def safe_torch_load(checkpoint_path: Path | str, weights_only: bool = True, mmap
         except UnpicklingError as error:
             if "Unsupported global: GLOBAL torchao." not in str(error):
                 raise
+            # On import torchao tells torch.load of its kinds of tensors.
             import torchao.optim
             import torchao.quantization  # noqa: F401
 
