@@ -12,6 +12,7 @@ import pytest
 
 from torchtune.data import check_template
 from torchtune.datasets import ConcatDataset, PackedDataset, chat_dataset
+from torchtune.models.qwen2 import Qwen2Tokenizer
 from torchtune.models.qwen2_5 import Qwen2_5Tokenizer
 from torchtune.models.qwen3 import Qwen3Tokenizer
 
@@ -68,6 +69,16 @@ def make(bpe_folder: Path, tmp_path: Path) -> Any:
         return tokenizer, chat_dataset(tokenizer, source=str(path), streaming=streaming, **columns)
 
     return both
+
+
+def test_the_template_compared_is_the_one_that_will_be_served(make: Any, folder: Path) -> None:
+    """Qwen 2's own writes no tools: the checkpoint gets one that does."""
+    each = "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+    default = "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(default + "{% for m in messages %}" + each + "{% endfor %}")
+    options = {"cls": Qwen2Tokenizer, "chat_format": "qwen2", "format_options": {"tool_convention": "hermes"}}
+    report = check_template(*make(WITH_CALL, PLAIN, **options), folder)
+    assert report is not None and report.compared == 2 and report.differences == report.lossy == []
 
 
 def test_rows_written_alike_pass(make: Any, folder: Path) -> None:

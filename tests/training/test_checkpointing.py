@@ -15,6 +15,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from torchtune.data.formats import get_format
 from torchtune.training import (
     ADAPTER_CONFIG,
     ADAPTER_KEY,
@@ -84,6 +85,14 @@ def test_folder_holds_the_tokenizer_and_no_old_weights(base_dir, llama, tmp_path
     assert {"tokenizer.json", "chat_template.jinja", "generation_config.json", "original/tokenizer.model"} <= names
     assert "model.safetensors" not in names
     assert not any(name.startswith(".cache") for name in names)
+
+
+def test_chat_template_of_a_checkpoint_writes_the_tools_of_a_convention(base_dir, llama, tmp_path):
+    checkpointer = hf(base_dir, tmp_path / "out")
+    checkpointer.chat_format = get_format("llama3", tool_convention="hermes")
+    checkpointer.save_checkpoint({MODEL_KEY: llama().state_dict()}, epoch=0)
+    written = (tmp_path / "out" / "epoch_0" / "chat_template.jinja").read_text()
+    assert "<tool_call>" in written and written.endswith((base_dir / "chat_template.jinja").read_text())
 
 
 def test_config_follows_a_resized_vocabulary_and_a_new_dtype(base_dir, llama, tmp_path):

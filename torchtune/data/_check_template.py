@@ -76,7 +76,7 @@ def check_template(
         tokenizer = getattr(tokenizer, "tokenizer", None)
     if not isinstance(tokenizer, ChatTokenizer) or hasattr(tokenizer, "templates"):
         return None
-    templates = _templates(Path(folder))
+    templates = _templates(Path(folder), tokenizer.format)
     if not templates:
         log.info("check_template: %s has no chat template, so there is nothing to compare.", folder)
         return None
@@ -322,12 +322,12 @@ def _changed_values(value: Any) -> Iterator[Any]:
         yield value + _MARK
 
 
-def _templates(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
-    """The chat templates of a checkpoint folder by name, each with the tokens that it may name."""
+def _templates(folder: Path, fmt: ChatFormat) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The chat templates of a checkpoint folder by name, as they will be served, each with the tokens that it may name."""
     from torchtune.data.formats._registry import _json, find_templates
 
     config = _json(folder / "tokenizer_config.json")
     tokens = {**_json(folder / "special_tokens_map.json"), **config}
     texts = {name: value.get("content") if isinstance(value, Mapping) else value for name, value in tokens.items()}
     variables = {name: text for name, text in texts.items() if name.endswith("_token") and isinstance(text, str)}
-    return {name: (source, variables) for name, source in find_templates(folder).items()}
+    return {name: (fmt.served_template(source), variables) for name, source in find_templates(folder).items()}

@@ -135,9 +135,11 @@ class Recipe(FTRecipeInterface):
         Returns:
             The model with its weights, optimizer and checkpointer.
         """
+        tokenizer = getattr(self.tokenizer, "tokenizer", self.tokenizer)  # of a transform of images and text
+        chat_format = tokenizer.format if getattr(tokenizer, "format_options", None) else None
         trained = Trained(
             self.cfg, model, checkpointer, device=self.device, dtype=self.dtype, seed=getattr(self, "seed", 0),
-            parallel=self.parallel, loss_fn=loss_fn,
+            parallel=self.parallel, loss_fn=loss_fn, chat_format=chat_format,
         )  # fmt: skip
         self.trained[model] = trained
         if self.rank == 0:

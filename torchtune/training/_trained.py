@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -35,6 +35,9 @@ from torchtune.training.checkpointing._utils import ADAPTER_KEY, LR_SCHEDULER_KE
 from torchtune.training.lr_schedulers import get_lr
 from torchtune.training.memory import set_activation_checkpointing
 from torchtune.training.precision import set_default_dtype
+
+if TYPE_CHECKING:
+    from torchtune.data.formats import ChatFormat
 
 
 def build_model(
@@ -113,6 +116,7 @@ class Trained:
         seed: of a new adapter.
         parallel: how the ranks share it.
         loss_fn: see :func:`build_model`.
+        chat_format: what it is trained in, which the chat template of its checkpoints follows.
     """
 
     def __init__(
@@ -126,13 +130,14 @@ class Trained:
         seed: int,
         parallel: Parallelism,
         loss_fn: nn.Module | None = None,
+        chat_format: ChatFormat | None = None,
     ) -> None:
         self.cfg, self.device = cfg, device
         own = cfg
         if checkpointer != "checkpointer":
             own = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[assignment]
             own.checkpointer = own[checkpointer]
-        self.checkpoints = CheckpointClient(own)
+        self.checkpoints = CheckpointClient(own, chat_format=chat_format)
         self._state = self.checkpoints.load_base_checkpoint()
         self.model = build_model(
             cfg, cfg[model], self._state, device=device, dtype=dtype, seed=seed, parallel=parallel, loss_fn=loss_fn

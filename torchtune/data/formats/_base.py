@@ -415,6 +415,20 @@ class ChatFormat(ABC):
                 'its text. The option tool_convention="hermes" writes them.'
             )
 
+    def served_template(self, template: str) -> str:
+        """The chat template that a model trained in this format is served with.
+
+        Args:
+            template: the chat template of the model that is trained, in Jinja.
+
+        Returns:
+            The same, or under ``tool_convention="hermes"`` one that writes tools, calls and results as this format does.
+        """
+        from ._hermes_style import lend_tools
+
+        lent = getattr(self._resolve({}), "tool_convention", None) == "hermes"
+        return lend_tools(template, self) if lent else template
+
     def warn_once(self, text: str) -> None:
         """Logs a warning the first time that this format gives it.
 

@@ -49,9 +49,12 @@ class Gemma3(Gemma2):
     name = "gemma3"
     controls = (*Gemma2.controls, "<start_of_image>")
     image_token = "<start_of_image>"
+    trims = False  # the system text is written as it is, behind it each text is trimmed
 
     def write(self, w: Writer, chat: Chat) -> None:
         system, turns = chat.split_system()
+        for turn in turns:
+            turn.pieces = turn.stripped()
         if system is not None:
             if not turns:
                 raise self.refuse(
@@ -60,7 +63,6 @@ class Gemma3(Gemma2):
             from ._write import Piece
 
             chat.turns = turns
-            turns[0].pieces = turns[0].stripped()
             lead = [Piece(p.text, p.part, system.index, p.media) for p in system.pieces]
             turns[0].pieces[:0] = [*lead, Piece("\n\n", "content", system.index)]
         super().write(w, chat)

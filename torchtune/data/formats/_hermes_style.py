@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from ._base import Option
@@ -27,6 +28,68 @@ For each function call, return a json object with function name and arguments wi
 <tool_call>
 {"name": <function-name>, "arguments": <args-json-object>}
 </tool_call>"""
+
+#: Before a chat template without tools: its conversation is rewritten in plain turns, as :func:`to_plain_turns` does.
+_LENT = """{%- set lent = namespace(turns=[], tools='', results=false) -%}
+{%- for message in messages -%}
+    {%- set said = message.content -%}
+    {%- if message.role == 'tool' -%}
+        {%- set said = '<tool_response>\n' ~ (said if said is string else said | tojson) ~ '\n</tool_response>' -%}
+        {%- if lent.results -%}
+            {%- set said = lent.turns[-1].content ~ '\n' ~ said -%}
+            {%- set lent.turns = lent.turns[:-1] -%}
+        {%- endif -%}
+        {%- set lent.turns = lent.turns + [{'role': 'user', 'content': said}] -%}
+    {%- elif message.tool_calls -%}
+        {%- set said = said or '' -%}
+        {%- if said is not string -%}{%- set said = said | map(attribute='text') | join -%}{%- endif -%}
+        {%- set calls = namespace(text=said) -%}
+        {%- for call in message.tool_calls -%}
+            {%- set call = call.function or call -%}
+            {%- set arguments = call.arguments if call.arguments is string else call.arguments | tojson -%}
+            {%- set calls.text = calls.text ~ ('\n' if calls.text else '') ~ '<tool_call>\n{"name": "' ~ call.name -%}
+            {%- set calls.text = calls.text ~ '", "arguments": ' ~ arguments ~ '}\n</tool_call>' -%}
+        {%- endfor -%}
+        {%- set lent.turns = lent.turns + [{'role': 'assistant', 'content': calls.text}] -%}
+    {%- else -%}
+        {%- set lent.turns = lent.turns + [{'role': message.role, 'content': '' if said is none else said}] -%}
+    {%- endif -%}
+    {%- set lent.results = message.role == 'tool' -%}
+{%- endfor -%}
+{%- if tools -%}
+    {%- for tool in tools -%}{%- set lent.tools = lent.tools ~ (tool | tojson) ~ '\n' -%}{%- endfor -%}
+    {%- set lent.tools = HEAD ~ lent.tools ~ FOOT -%}
+    {%- if lent.turns[0].role == 'system' -%}
+        {%- set said = lent.turns[0].content ~ ('\n\n' if lent.turns[0].content else '') ~ lent.tools -%}
+        {%- set lent.turns = [{'role': 'system', 'content': said}] + lent.turns[1:] -%}
+    {%- elif SYSTEM is string -%}
+        {%- set lent.turns = [{'role': 'system', 'content': SYSTEM ~ lent.tools}] + lent.turns -%}
+    {%- else -%}
+        {%- set said = lent.tools ~ '\n\n' ~ lent.turns[0].content -%}
+        {%- set lent.turns = [{'role': lent.turns[0].role, 'content': said}] + lent.turns[1:] -%}
+    {%- endif -%}
+    {%- set tools = none -%}
+{%- endif -%}
+{%- set messages = lent.turns -%}
+"""
+
+
+def own_template(template: str) -> str:
+    """A chat template without what :func:`lend_tools` put before it."""
+    begin, end = _LENT.partition("\n")[0], _LENT.rstrip("\n").rpartition("\n")[2]
+    return template.partition(end)[2] if template.startswith(begin) else template
+
+
+def lend_tools(template: str, fmt: ChatFormat) -> str:
+    """A chat template without tools as one that writes them in this convention; one that was lent them stays as it is."""
+    if own_template(template) != template:
+        return template
+    lead = f"{fmt.default_system}\n\n" if fmt.default_system else ""
+    values = {"HEAD": TOOLS_HEAD, "FOOT": TOOLS_FOOT, "SYSTEM": lead if fmt.system_role else None}
+    text = _LENT
+    for name, value in values.items():
+        text = text.replace(name, "none" if value is None else json.dumps(value))
+    return text.rstrip("\n") + template
 
 
 def call_json(name: str, arguments: dict[str, Any], key: str = "arguments") -> str:

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._hermes_style import own_template
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -218,7 +220,7 @@ def detect_format(model: str | Path) -> str:
             f"No chat format is known for the model name {str(model)!r}, and it is no folder. Name one yourself: "
             f"{', '.join(list_formats())}."
         )
-    template = "\n".join(find_templates(folder).values())
+    template = "\n".join(own_template(text) for text in find_templates(folder).values())
     names = [name for name in (*_names(folder), folder.resolve().name) if name]
     named = next((found for name in names if (found := _by_name(name))), None)
     fits = _by_template(template)
@@ -269,6 +271,22 @@ def find_templates(folder: Path, config: Mapping[str, Any] | None = None) -> dic
     if (folder / "chat_template.jinja").is_file():
         found["default"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     return found
+
+
+def serve_templates(folder: Path, fmt: ChatFormat) -> None:
+    """Makes the chat templates of a checkpoint folder those that a model trained in this format is served with."""
+    for path in (folder / "tokenizer_config.json", folder / "chat_template.json"):
+        values = _json(path)
+        given = values.get("chat_template")
+        if isinstance(given, str):
+            served: Any = fmt.served_template(given)
+        else:
+            served = [{**one, "template": fmt.served_template(str(one["template"]))} for one in given or ()]
+        if given and served != given:
+            path.write_text(json.dumps({**values, "chat_template": served}, ensure_ascii=False, indent=2), "utf-8")
+    for path in (folder / "chat_template.jinja", *(folder / "additional_chat_templates").glob("*.jinja")):
+        if path.is_file():
+            path.write_text(fmt.served_template(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _names(folder: Path) -> list[str]:

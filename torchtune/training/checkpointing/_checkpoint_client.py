@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig
@@ -18,6 +18,7 @@ from torchtune.training._distributed import first_rank_writes, get_world_size_an
 from torchtune.training._rng import get_rng_state
 from torchtune.training._sharding import gather_cpu_state_dict, get_full_optimizer_state_dict
 from torchtune.training.checkpointing._checkpointer import DistributedCheckpointer, FullModelHFCheckpointer
+from torchtune.training.checkpointing._files import FileCheckpointer
 from torchtune.training.checkpointing._folders import DCP_METADATA, can_resume, resumable
 from torchtune.training.checkpointing._utils import (
     ADAPTER_CONFIG,
@@ -37,6 +38,9 @@ from torchtune.training.checkpointing._utils import (
     VAL_DATALOADER_KEY,
 )
 from torchtune.training.memory import OptimizerInBackwardWrapper
+
+if TYPE_CHECKING:
+    from torchtune.data.formats import ChatFormat
 
 _log = logging.getLogger("torchtune")
 AnyOptimizer = Optimizer | OptimizerInBackwardWrapper
@@ -128,10 +132,12 @@ class CheckpointClient:
         cfg: the recipe's config: ``checkpointer`` and, where given, ``resume_from_checkpoint``,
             ``enable_async_checkpointing``, ``output_dir``, ``device``.
         checkpointer: used in place of the one that ``cfg.checkpointer`` says.
+        chat_format: what the model is trained in; the chat template of the folders that are saved follows it.
     """
 
-    def __init__(self, cfg: DictConfig, checkpointer: Any | None = None) -> None:
+    def __init__(self, cfg: DictConfig, checkpointer: Any | None = None, chat_format: ChatFormat | None = None) -> None:
         self._cfg = cfg
+        self._chat_format = chat_format
         self._checkpointer = checkpointer
         self._dcp: DistributedCheckpointer | None = None
         self._resume = bool(cfg.get("resume_from_checkpoint", False))
@@ -148,6 +154,8 @@ class CheckpointClient:
 
             resume = self._resume and not self.resumes_from_distributed
             self._checkpointer = config.instantiate(self._cfg.checkpointer, should_load_recipe_state=resume)
+            if isinstance(self._checkpointer, FileCheckpointer):
+                self._checkpointer.chat_format = self._chat_format
         return self._checkpointer
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
@@ -38,6 +38,9 @@ from torchtune.training.checkpointing._utils import (
 )
 from torchtune.training.checkpointing._weights import StateDict, read_weights
 
+if TYPE_CHECKING:
+    from torchtune.data.formats import ChatFormat
+
 _log = logging.getLogger("torchtune")
 
 
@@ -67,6 +70,8 @@ class FileCheckpointer:
             raise ValueError(
                 f"keep_last_n_checkpoints must be greater than or equal to 1, found {keep_last_n_checkpoints}"
             )
+        #: What the model is trained in; the chat template of the folders that are saved follows it.
+        self.chat_format: ChatFormat | None = None
         self._checkpoint_dir = Path(checkpoint_dir)
         self._model_type = parse_model_type(model_type)
         self._output_dir = Path(output_dir) if output_dir is not None else None
@@ -143,6 +148,10 @@ class FileCheckpointer:
                 subfolder = "" if adapter_only else f"{ADAPTER_FOLDER}/"
                 self._write_adapter(draft, subfolder, state_dict[ADAPTER_KEY], state_dict.get(ADAPTER_CONFIG))
             copy_files(self._checkpoint_dir, draft.path, ignore_suffixes=SUFFIXES_TO_NOT_COPY)
+            if self.chat_format is not None:
+                from torchtune.data.formats._registry import serve_templates
+
+                serve_templates(draft.path, self.chat_format)
             if adapter_only:  # with it, transformers would look for the base model's weights here
                 (draft.path / "config.json").unlink(missing_ok=True)
             if intermediate_checkpoint:
