@@ -123,10 +123,7 @@ class DecoderSpec:
     def classifier(self, num_classes: int) -> DecoderSpec:
         """The same decoder with ``num_classes`` outputs, and a feed-forward layer that is never quantized unasked."""
         return replace(
-            self,
-            num_classes=num_classes,
-            tie_word_embeddings=False,
-            nf4_frozen=self.nf4_frozen - frozenset(_MLP_NAMES),
+            self, num_classes=num_classes, tie_word_embeddings=False, nf4_frozen=self.nf4_frozen - frozenset(_MLP_NAMES)
         )
 
 

@@ -1,12 +1,9 @@
 """Gemma: models and tokenizer."""
 
 from torchtune.models.gemma import _model_builders
-from torchtune.models.gemma._component_builders import (
-    gemma,
-    lora_gemma,
-)
+from torchtune.models.gemma._component_builders import gemma, lora_gemma
 from torchtune.models.gemma._model_builders import *
+from torchtune.models.gemma._model_builders import gemma_tokenizer as gemma_tokenizer
 from torchtune.models.gemma._tokenizer import GemmaTokenizer
-from torchtune.models.gemma._tokenizer_builders import gemma_tokenizer
 
-__all__ = [*_model_builders.__all__, "GemmaTokenizer", "gemma", "gemma_tokenizer", "lora_gemma"]
+__all__ = [*_model_builders.__all__, "GemmaTokenizer", "gemma", "lora_gemma"]

@@ -82,9 +82,7 @@ _FUSED_MLP = {
 }
 FAMILIES = (
     _shared(
-        "granite",
-        hf=KeyMap("Granite", LLAMA, ignored=INV_FREQ),
-        fixed={"attention_bias": False, "mlp_bias": False},
+        "granite", hf=KeyMap("Granite", LLAMA, ignored=INV_FREQ), fixed={"attention_bias": False, "mlp_bias": False}
     ),
     _shared(
         "granitemoehybrid",

@@ -42,12 +42,7 @@ class Llama2Tokenizer(SentencePieceChatTokenizer):
         super().__init__(path, max_seq_len, prompt_template, truncation_type, **options)
 
     def tokenize_messages(  # type: ignore[override]
-        self,
-        messages: list[Message],
-        *,
-        add_start_tokens: bool = True,
-        add_end_tokens: bool = True,
-        tools: Any = None,
+        self, messages: list[Message], *, add_start_tokens: bool = True, add_end_tokens: bool = True, tools: Any = None
     ) -> tuple[list[int], list[bool]]:
         """Encodes a conversation.
 

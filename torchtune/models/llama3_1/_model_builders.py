@@ -6,13 +6,7 @@ from torchtune.models._builders import LORA_ORDER_LLAMA3, SizeRows, builder_name
 from torchtune.models.llama3_1._component_builders import SOURCE, llama3_1_spec
 
 LLAMA3_1_SIZES = _size = SizeRows(
-    "Llama 3.1",
-    llama3_1_spec,
-    module=__name__,
-    source=SOURCE,
-    vocab_size=128_256,
-    max_seq_len=131_072,
-    num_kv_heads=8,
+    "Llama 3.1", llama3_1_spec, module=__name__, source=SOURCE, vocab_size=128_256, max_seq_len=131_072, num_kv_heads=8
 )
 
 # fmt: off

@@ -6,10 +6,7 @@ from torchtune.models.llama3_2_vision._component_builders import (
     lora_llama3_2_vision_decoder,
     lora_llama3_2_vision_encoder,
 )
-from torchtune.models.llama3_2_vision._encoder import (
-    Llama3VisionEncoder,
-    Llama3VisionProjectionHead,
-)
+from torchtune.models.llama3_2_vision._encoder import Llama3VisionEncoder, Llama3VisionProjectionHead
 from torchtune.models.llama3_2_vision._model_builders import (
     llama3_2_vision_11b,
     llama3_2_vision_90b,

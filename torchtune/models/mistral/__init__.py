@@ -8,9 +8,10 @@ from torchtune.models.mistral._component_builders import (
     mistral_classifier,
 )
 from torchtune.models.mistral._model_builders import *
+from torchtune.models.mistral._model_builders import mistral_tokenizer as mistral_tokenizer
+from torchtune.models.mistral._model_builders import tekken_tokenizer as tekken_tokenizer
 from torchtune.models.mistral._prompt_template import MistralChatTemplate
 from torchtune.models.mistral._tokenizer import MistralTokenizer
-from torchtune.models.mistral._tokenizer_builders import mistral_tokenizer, tekken_tokenizer
 
 __all__ = [
     *_model_builders.__all__,
@@ -20,6 +21,4 @@ __all__ = [
     "lora_mistral_classifier",
     "mistral",
     "mistral_classifier",
-    "mistral_tokenizer",
-    "tekken_tokenizer",
 ]

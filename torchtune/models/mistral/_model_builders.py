@@ -1,9 +1,11 @@
-"""The sizes of Mistral, Ministral and Mistral Nemo."""
+"""The sizes of Mistral, Ministral and Mistral Nemo, and what builds their tokenizers."""
 
 from __future__ import annotations
 
 from torchtune.models._builders import SizeRows, builder_names
+from torchtune.models._tokenizer import hf_tokenizer, tokenizer_builder
 from torchtune.models.mistral._component_builders import SOURCE, mistral_classifier_spec, mistral_spec
+from torchtune.models.mistral._tokenizer import MistralTokenizer
 
 MISTRAL_SIZES = _size = SizeRows(
     "Mistral", mistral_spec, module=__name__, source=SOURCE, vocab_size=32_000, max_seq_len=32_768, sliding_window=4096
@@ -37,5 +39,20 @@ ministral_8b, lora_ministral_8b, qlora_ministral_8b = _tekken("ministral_8b", "M
 mistral_nemo_12b, lora_mistral_nemo_12b, qlora_mistral_nemo_12b = _tekken("mistral_nemo_12b", "Nemo 12B (2407)", billions=12.2, num_layers=40, embed_dim=5120, intermediate_dim=14336, max_seq_len=131_072, rope_base=1_000_000)
 mistral_small_24b, lora_mistral_small_24b, qlora_mistral_small_24b = _tekken("mistral_small_24b", "Small 3 24B (2501)", billions=23.6, num_layers=40, embed_dim=5120, intermediate_dim=32768, max_seq_len=32_768, rope_base=100_000_000)
 # fmt: on
+
+mistral_tokenizer = tokenizer_builder(
+    MistralTokenizer,
+    "mistral_tokenizer",
+    "Mistral",
+    {"path": "SentencePiece model"},
+    module=__name__,
+    special_tokens=False,
+    template="torchtune.models.mistral.MistralChatTemplate",
+)
+
+# Ministral, Nemo and Small have Tekken, whose files are those of Hugging Face.
+tekken_tokenizer = hf_tokenizer(
+    "tekken", "Mistral's models with Tekken", module=__name__, chat_format="mistral_v3_tekken"
+)
 
 __all__ = builder_names(globals())

@@ -1,18 +1,12 @@
 """Phi-3: models, tokenizer and weight conversion."""
 
 from torchtune.models.phi3 import _model_builders
-from torchtune.models.phi3._component_builders import (
-    lora_phi3,
-    phi3,
-)
-from torchtune.models.phi3._convert_weights import (
-    phi3_hf_to_tune,
-    phi3_tune_to_hf,
-)
+from torchtune.models.phi3._component_builders import lora_phi3, phi3
+from torchtune.models.phi3._convert_weights import phi3_hf_to_tune, phi3_tune_to_hf
 from torchtune.models.phi3._model_builders import *
+from torchtune.models.phi3._model_builders import phi3_mini_tokenizer as phi3_mini_tokenizer
 from torchtune.models.phi3._position_embeddings import Phi3RotaryPositionalEmbeddings
 from torchtune.models.phi3._tokenizer import Phi3MiniTokenizer
-from torchtune.models.phi3._tokenizer_builders import phi3_mini_tokenizer
 
 __all__ = [
     *_model_builders.__all__,
@@ -21,6 +15,5 @@ __all__ = [
     "lora_phi3",
     "phi3",
     "phi3_hf_to_tune",
-    "phi3_mini_tokenizer",
     "phi3_tune_to_hf",
 ]

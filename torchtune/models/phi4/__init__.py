@@ -2,7 +2,7 @@
 
 from torchtune.models.phi4 import _model_builders
 from torchtune.models.phi4._model_builders import *
+from torchtune.models.phi4._model_builders import phi4_tokenizer as phi4_tokenizer
 from torchtune.models.phi4._tokenizer import Phi4Tokenizer
-from torchtune.models.phi4._tokenizer_builders import phi4_tokenizer
 
-__all__ = [*_model_builders.__all__, "Phi4Tokenizer", "phi4_tokenizer"]
+__all__ = [*_model_builders.__all__, "Phi4Tokenizer"]

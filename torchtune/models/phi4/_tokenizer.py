@@ -69,10 +69,7 @@ class Phi4Tokenizer(PhiChatTokenizer):
         self.stop_tokens = [self.eos_id]
         self._bpe = ByteLevelBPE(vocab_path, merges_path, CL100K_PATTERN)
         self._setup_chat(
-            max_seq_len=max_seq_len,
-            prompt_template=prompt_template,
-            truncation_type=truncation_type,
-            **options,
+            max_seq_len=max_seq_len, prompt_template=prompt_template, truncation_type=truncation_type, **options
         )
 
     @property

@@ -1,9 +1,11 @@
-"""The sizes of Qwen2.5. It is built as Qwen2."""
+"""The sizes of Qwen2.5, built as Qwen2, and what builds its tokenizer."""
 
 from __future__ import annotations
 
 from torchtune.models._builders import SizeRows, builder_names
+from torchtune.models._tokenizer import tokenizer_builder
 from torchtune.models.qwen2._component_builders import qwen2_spec
+from torchtune.models.qwen2_5._tokenizer import Qwen2_5Tokenizer
 
 QWEN2_5_SIZES = _size = SizeRows(
     "Qwen2.5",
@@ -27,5 +29,13 @@ qwen2_5_32b_instruct, lora_qwen2_5_32b_instruct, _ = _size("qwen2_5_32b_instruct
 qwen2_5_72b_base, lora_qwen2_5_72b_base, _ = _size("qwen2_5_72b_base", "72B base", vocab_size=152_064, num_layers=80, num_heads=64, num_kv_heads=8, embed_dim=8192, intermediate_dim=29568, max_seq_len=131_072, norm_eps=1e-5)
 qwen2_5_72b_instruct, lora_qwen2_5_72b_instruct, _ = _size("qwen2_5_72b_instruct", "72B instruct", vocab_size=152_064, num_layers=80, num_heads=64, num_kv_heads=8, embed_dim=8192, intermediate_dim=29568, max_seq_len=32_768)
 # fmt: on
+
+qwen2_5_tokenizer = tokenizer_builder(
+    Qwen2_5Tokenizer,
+    "qwen2_5_tokenizer",
+    "Qwen 2.5",
+    {"path": "vocab.json", "merges_file": "merges.txt"},
+    module=__name__,
+)
 
 __all__ = builder_names(globals())

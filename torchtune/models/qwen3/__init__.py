@@ -1,12 +1,9 @@
 """Qwen3: models and tokenizer."""
 
 from torchtune.models.qwen3 import _model_builders
-from torchtune.models.qwen3._component_builders import (
-    lora_qwen3,
-    qwen3,
-)
+from torchtune.models.qwen3._component_builders import lora_qwen3, qwen3
 from torchtune.models.qwen3._model_builders import *
+from torchtune.models.qwen3._model_builders import qwen3_tokenizer as qwen3_tokenizer
 from torchtune.models.qwen3._tokenizer import Qwen3Tokenizer
-from torchtune.models.qwen3._tokenizer_builders import qwen3_tokenizer
 
-__all__ = [*_model_builders.__all__, "Qwen3Tokenizer", "lora_qwen3", "qwen3", "qwen3_tokenizer"]
+__all__ = [*_model_builders.__all__, "Qwen3Tokenizer", "lora_qwen3", "qwen3"]

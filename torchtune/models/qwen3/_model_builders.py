@@ -1,9 +1,11 @@
-"""The sizes of Qwen3."""
+"""The sizes of Qwen3, and what builds its tokenizer."""
 
 from __future__ import annotations
 
 from torchtune.models._builders import SizeRows, builder_names
+from torchtune.models._tokenizer import tokenizer_builder
 from torchtune.models.qwen3._component_builders import qwen3_spec
+from torchtune.models.qwen3._tokenizer import Qwen3Tokenizer
 
 QWEN3_SIZES = _size = SizeRows(
     "Qwen3",
@@ -28,5 +30,9 @@ qwen3_14b_base, lora_qwen3_14b_base, _ = _size("qwen3_14b_base", "14B base", num
 qwen3_14b_instruct, lora_qwen3_14b_instruct, _ = _size("qwen3_14b_instruct", "14B instruct", num_layers=40, num_heads=40, num_kv_heads=8, embed_dim=5120, intermediate_dim=17408, max_seq_len=40_960)
 qwen3_32b, lora_qwen3_32b, _ = _size("qwen3_32b", "32B", num_layers=64, num_heads=64, num_kv_heads=8, embed_dim=5120, intermediate_dim=25600, max_seq_len=40_960)
 # fmt: on
+
+qwen3_tokenizer = tokenizer_builder(
+    Qwen3Tokenizer, "qwen3_tokenizer", "Qwen 3", {"path": "vocab.json", "merges_file": "merges.txt"}, module=__name__
+)
 
 __all__ = builder_names(globals())
