@@ -14,7 +14,6 @@ KNOWN = {
         "pickle.Unpickler",
     },  # weights_only; knows an index's parts
     "torchtune/training/checkpointing/_checkpoint_client.py": {"torch.load"},  # weights_only
-    "torchtune/models/_from_pretrained.py": {"torch.load"},  # weights_only
     "torchtune/datasets/_token_store.py": {"np.load"},  # our own arrays; allow_pickle is off by default
 }
 DANGEROUS = {
