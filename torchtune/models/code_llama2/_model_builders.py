@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models.llama2._component_builders import llama2_spec
 
@@ -21,4 +23,5 @@ code_llama2_13b, lora_code_llama2_13b, qlora_code_llama2_13b = _size("code_llama
 code_llama2_70b, lora_code_llama2_70b, qlora_code_llama2_70b = _size("code_llama2_70b", "70B", num_layers=80, num_heads=64, num_kv_heads=8, embed_dim=8192, intermediate_dim=28672)
 # fmt: on
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import LORA_ORDER_TIED, SizeRows, builder_names
 from torchtune.models._tokenizer import tokenizer_builder
 from torchtune.models.gemma._component_builders import SOURCE, gemma_spec
@@ -27,4 +29,5 @@ gemma_tokenizer = tokenizer_builder(
     GemmaTokenizer, "gemma_tokenizer", "Gemma", {"path": "SentencePiece model"}, module=__name__, special_tokens=False
 )
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import LORA_ORDER_TIED, SizeRows, builder_names
 from torchtune.models.gemma2._component_builders import SOURCE, gemma2_spec
 
@@ -22,4 +24,5 @@ gemma2_9b, lora_gemma2_9b, qlora_gemma2_9b = _size("gemma2_9b", "9B", num_layers
 gemma2_27b, lora_gemma2_27b, qlora_gemma2_27b = _size("gemma2_27b", "27B", num_layers=46, num_heads=32, head_dim=128, num_kv_heads=16, embed_dim=4608, intermediate_dim=36864, query_pre_attn_scalar=144)
 # fmt: on
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

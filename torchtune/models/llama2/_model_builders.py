@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models._tokenizer import tokenizer_builder
 from torchtune.models.llama2._component_builders import SOURCE, llama2_classifier_spec, llama2_spec
@@ -37,4 +39,5 @@ llama2_tokenizer = tokenizer_builder(
     template="torchtune.models.llama2.Llama2ChatTemplate",
 )
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

@@ -1,5 +1,6 @@
 """Llama 3: models, tokenizer, tensor-parallel plan."""
 
+from torchtune.models._builders import builder_names
 from torchtune.models.llama3 import _model_builders
 from torchtune.models.llama3._component_builders import llama3, lora_llama3
 from torchtune.models.llama3._model_builders import *
@@ -7,4 +8,4 @@ from torchtune.models.llama3._model_builders import llama3_tokenizer as llama3_t
 from torchtune.models.llama3._parallelism import base_llama_tp_plan
 from torchtune.models.llama3._tokenizer import Llama3Tokenizer
 
-__all__ = [*_model_builders.__all__, "Llama3Tokenizer", "base_llama_tp_plan", "llama3", "lora_llama3"]
+__all__ = [*builder_names(vars(_model_builders)), "Llama3Tokenizer", "base_llama_tp_plan", "llama3", "lora_llama3"]

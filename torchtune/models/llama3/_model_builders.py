@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import LORA_ORDER_LLAMA3, SizeRows, builder_names
 from torchtune.models._tokenizer import tokenizer_builder
 from torchtune.models.llama3._component_builders import SOURCE, llama3_spec
@@ -31,4 +33,5 @@ llama3_tokenizer = tokenizer_builder(
     module=__name__,
 )
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import LORA_ORDER_LLAMA3, SizeRows, builder_names
 from torchtune.models.llama3_1._component_builders import SOURCE, llama3_1_spec
 
@@ -15,4 +17,5 @@ llama3_1_70b, lora_llama3_1_70b, qlora_llama3_1_70b = _size("llama3_1_70b", "70B
 llama3_1_405b, lora_llama3_1_405b, qlora_llama3_1_405b = _size("llama3_1_405b", "405B", num_layers=126, num_heads=128, embed_dim=16384, intermediate_dim=53248, lora_order=LORA_ORDER_LLAMA3)
 # fmt: on
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

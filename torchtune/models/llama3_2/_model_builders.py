@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models.llama3_2._component_builders import SOURCE, llama3_2_spec
 
@@ -21,4 +23,5 @@ llama3_2_1b, lora_llama3_2_1b, qlora_llama3_2_1b = _size("llama3_2_1b", "1B", nu
 llama3_2_3b, lora_llama3_2_3b, qlora_llama3_2_3b = _size("llama3_2_3b", "3B", num_layers=28, num_heads=24, embed_dim=3072, intermediate_dim=8192)
 # fmt: on
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models.llama3_1._component_builders import llama3_1_spec
 
@@ -19,4 +21,5 @@ LLAMA3_3_SIZES = _size = SizeRows(
 llama3_3_70b, lora_llama3_3_70b, qlora_llama3_3_70b = _size("llama3_3_70b", "70B", num_layers=80, num_heads=64, embed_dim=8192, intermediate_dim=28672)
 # fmt: on
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

@@ -1,5 +1,6 @@
 """Mistral: models, classifiers, reward models, tokenizer."""
 
+from torchtune.models._builders import builder_names
 from torchtune.models.mistral import _model_builders
 from torchtune.models.mistral._component_builders import (
     lora_mistral,
@@ -14,7 +15,7 @@ from torchtune.models.mistral._prompt_template import MistralChatTemplate
 from torchtune.models.mistral._tokenizer import MistralTokenizer
 
 __all__ = [
-    *_model_builders.__all__,
+    *builder_names(vars(_model_builders)),
     "MistralChatTemplate",
     "MistralTokenizer",
     "lora_mistral",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models._tokenizer import hf_tokenizer, tokenizer_builder
 from torchtune.models.mistral._component_builders import SOURCE, mistral_classifier_spec, mistral_spec
@@ -55,4 +57,5 @@ tekken_tokenizer = hf_tokenizer(
     "tekken", "Mistral's models with Tekken", module=__name__, chat_format="mistral_v3_tekken"
 )
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

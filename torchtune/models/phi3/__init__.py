@@ -1,5 +1,6 @@
 """Phi-3: models, tokenizer and weight conversion."""
 
+from torchtune.models._builders import builder_names
 from torchtune.models.phi3 import _model_builders
 from torchtune.models.phi3._component_builders import lora_phi3, phi3
 from torchtune.models.phi3._convert_weights import phi3_hf_to_tune, phi3_tune_to_hf
@@ -9,7 +10,7 @@ from torchtune.models.phi3._position_embeddings import Phi3RotaryPositionalEmbed
 from torchtune.models.phi3._tokenizer import Phi3MiniTokenizer
 
 __all__ = [
-    *_model_builders.__all__,
+    *builder_names(vars(_model_builders)),
     "Phi3MiniTokenizer",
     "Phi3RotaryPositionalEmbeddings",
     "lora_phi3",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models._tokenizer import tokenizer_builder
 from torchtune.models.phi3._component_builders import SOURCE, phi3_spec
@@ -17,4 +19,5 @@ phi3_mini_tokenizer = tokenizer_builder(
     Phi3MiniTokenizer, "phi3_mini_tokenizer", "Phi 3 mini", {"path": "SentencePiece model"}, module=__name__
 )
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

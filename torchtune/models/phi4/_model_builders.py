@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models._tokenizer import tokenizer_builder
 from torchtune.models.phi3._component_builders import phi3_spec
@@ -29,4 +31,5 @@ phi4_tokenizer = tokenizer_builder(
     optional=("vocab_path", "merges_path"),
 )
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import LORA_ORDER_TIED, SizeRows, builder_names
 from torchtune.models._tokenizer import tokenizer_builder
 from torchtune.models.qwen2._component_builders import SOURCE, qwen2_spec
@@ -24,4 +26,5 @@ qwen2_tokenizer = tokenizer_builder(
     optional=("merges_file",),
 )
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

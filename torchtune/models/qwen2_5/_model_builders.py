@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models._tokenizer import tokenizer_builder
 from torchtune.models.qwen2._component_builders import qwen2_spec
@@ -38,4 +40,5 @@ qwen2_5_tokenizer = tokenizer_builder(
     module=__name__,
 )
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models._tokenizer import tokenizer_builder
 from torchtune.models.qwen3._component_builders import qwen3_spec
@@ -35,4 +37,5 @@ qwen3_tokenizer = tokenizer_builder(
     Qwen3Tokenizer, "qwen3_tokenizer", "Qwen 3", {"path": "vocab.json", "merges_file": "merges.txt"}, module=__name__
 )
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torchtune.models._builders import SizeRows, builder_names
 from torchtune.models.smol._component_builders import SOURCE, smollm2_spec
 
@@ -14,4 +16,5 @@ smollm2_360m, lora_smollm2_360m, _ = _size("smollm2_360m", "360M", num_layers=32
 smollm2_1_7b, lora_smollm2_1_7b, _ = _size("smollm2_1_7b", "1.7B", num_layers=24, num_heads=32, num_kv_heads=32, embed_dim=2048, intermediate_dim=8192, rope_base=130_000)
 # fmt: on
 
-__all__ = builder_names(globals())
+if not TYPE_CHECKING:  # type checkers see each builder by its name
+    __all__ = builder_names(globals())
