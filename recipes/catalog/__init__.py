@@ -64,7 +64,7 @@ def index() -> dict[str, list[str]]:
     listed: dict[str, list[str]] = {}
     for checkpoint in _READY:
         for method in checkpoint.methods:
-            for recipe in METHODS[method].recipes_on(checkpoint.processes):
+            for recipe in METHODS[method].runs_on(checkpoint)[0]:
                 listed.setdefault(recipe, []).append(f"{checkpoint.name}_{method}")
     for name, (recipe, _) in _others().items():
         listed.setdefault(recipe, []).append(name)

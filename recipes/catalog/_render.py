@@ -93,7 +93,8 @@ REMARKS = {
 def render(checkpoint: Checkpoint, method: Method, values: dict[str, Any]) -> str:
     """The text of a fine-tuning config: how to get the weights, how to run it, then its values."""
     name = f"{checkpoint.name}_{method.name}"
-    run = run_line(name, method.recipes_on(checkpoint.processes), checkpoint.processes, values, method.nodes)
+    recipes, processes, machines = method.runs_on(checkpoint)
+    run = run_line(name, recipes, processes, values, machines)
     return render_values((f"Weights: {download(checkpoint)}", run), SECTIONS, values)
 
 

@@ -48,6 +48,7 @@ class Checkpoint:
         folder: where the weights are downloaded to.
         output: the folder of results, but for the method.
         processes: how many processes a distributed run is shown with.
+        machines: how many machines of eight devices a full run needs; 0 is one device.
         shard_names: the pattern of the files of weights.
         listed_shards: up to so many of them are listed one by one.
         tokenizer_files: where they are not as in the rest of the family.
@@ -63,6 +64,7 @@ class Checkpoint:
     folder: str
     output: str
     processes: int = 2
+    machines: int = 0
     shard_names: str = _SAFETENSORS
     listed_shards: int = _LISTED_SHARDS
     tokenizer_files: dict[str, str] = field(default_factory=dict)
@@ -203,20 +205,22 @@ CHECKPOINTS = (
     _row("qwen3/8B", "Qwen/Qwen3-8B", 5, f"{_ALL} {_TOOLS}", builder="qwen3_8b_instruct"),
     _row("qwen3/14B", "Qwen/Qwen3-14B", 8, "lora_single_device", builder="qwen3_14b_instruct"),
     _row("qwen3/32B", "Qwen/Qwen3-32B", 17, "lora", builder="qwen3_32b", processes=8),
-    _row("qwen3_moe/30B_A3B", "Qwen/Qwen3-30B-A3B", 0, "lora lora_tool_calling", processes=4),
-    _row("qwen3_moe/235B_A22B", "Qwen/Qwen3-235B-A22B", 0, "lora lora_tool_calling", processes=8),
-    _row("gemma3/1B", "google/gemma-3-1b-it", 1, f"{_LORA} {_QLORA} lora_tool_calling"),
-    _row("gemma3/4B", "google/gemma-3-4b-it", 0, f"{_LORA} lora_tool_calling"),
-    _row("gemma3/12B", "google/gemma-3-12b-it", 0, "lora", processes=4),
-    _row("gemma3/27B", "google/gemma-3-27b-it", 0, "lora", processes=8),
-    _row("gpt_oss/20b", "openai/gpt-oss-20b", 0, f"lora {_QLORA} lora_tool_calling"),
-    _row("gpt_oss/120b", "openai/gpt-oss-120b", 0, "lora lora_tool_calling", processes=8),
-    _row("smollm3/3B", "HuggingFaceTB/SmolLM3-3B", 0, f"{_LORA} lora_tool_calling"),
-    _row("phi4_mini/3.8B", "microsoft/Phi-4-mini-instruct", 0, f"{_LORA} lora_tool_calling"),
-    _row("granite4/micro", "ibm-granite/granite-4.0-micro", 0, f"{_LORA} lora_tool_calling"),
-    _row("ministral/8B", "mistralai/Ministral-8B-Instruct-2410", 0, f"{_LORA} lora_tool_calling"),
-    _row("mistral_nemo/12B", "mistralai/Mistral-Nemo-Instruct-2407", 0, f"{_LORA} lora_tool_calling"),
-    _row("mistral_small/24B", "mistralai/Mistral-Small-24B-Instruct-2501", 0, "lora lora_tool_calling", processes=4),
+    _row("qwen3_moe/30B_A3B", "Qwen/Qwen3-30B-A3B", 0, f"lora {_TOOLS}", processes=4, machines=1),
+    _row("qwen3_moe/235B_A22B", "Qwen/Qwen3-235B-A22B", 0, f"lora {_TOOLS}", processes=8, machines=4),
+    _row("gemma3/1B", "google/gemma-3-1b-it", 1, f"{_LORA} {_QLORA} {_TOOLS}"),
+    _row("gemma3/4B", "google/gemma-3-4b-it", 0, f"{_LORA} {_TOOLS}"),
+    _row("gemma3/12B", "google/gemma-3-12b-it", 0, f"lora {_TOOLS}", processes=4, machines=1),
+    _row("gemma3/27B", "google/gemma-3-27b-it", 0, f"lora {_TOOLS}", processes=8, machines=1),
+    _row("gpt_oss/20b", "openai/gpt-oss-20b", 0, f"lora {_QLORA} {_TOOLS}", machines=1),
+    _row("gpt_oss/120b", "openai/gpt-oss-120b", 0, f"lora {_TOOLS}", processes=8, machines=2),
+    _row("smollm3/3B", "HuggingFaceTB/SmolLM3-3B", 0, f"{_LORA} {_TOOLS}"),
+    _row("phi4_mini/3.8B", "microsoft/Phi-4-mini-instruct", 0, f"{_LORA} {_TOOLS}"),
+    _row("granite4/micro", "ibm-granite/granite-4.0-micro", 0, f"{_LORA} {_TOOLS}"),
+    _row("ministral/8B", "mistralai/Ministral-8B-Instruct-2410", 0, f"{_LORA} {_TOOLS}"),
+    _row("mistral_nemo/12B", "mistralai/Mistral-Nemo-Instruct-2407", 0, f"{_LORA} {_TOOLS}", machines=1),
+    _row(
+        "mistral_small/24B", "mistralai/Mistral-Small-24B-Instruct-2501", 0, f"lora {_TOOLS}", processes=4, machines=1
+    ),
     _row(
         "llama3_2_vision/11B", "meta-llama/Llama-3.2-11B-Vision-Instruct", 5, f"{_ALL} {_QLORA} qlora", listed_shards=1
     ),

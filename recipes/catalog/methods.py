@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from recipes.catalog.checkpoints import Checkpoint
+
 
 @dataclass(frozen=True)
 class Method:
@@ -29,10 +31,13 @@ class Method:
     nodes: int = 1
     tool_calls: bool = False
 
-    def recipes_on(self, processes: int) -> tuple[str, ...]:
-        """The recipes for a checkpoint of this many processes; what needs a whole machine has no other."""
+    def runs_on(self, checkpoint: Checkpoint) -> tuple[tuple[str, ...], int, int]:
+        """The recipes for a checkpoint, processes on a machine, and machines; what needs a whole machine has no other."""
+        processes, machines = checkpoint.processes, self.nodes
+        if self.name == "full_tool_calling" and checkpoint.machines:
+            processes, machines = 8, checkpoint.machines
         many = tuple(recipe for recipe in self.recipes if "distributed" in recipe)
-        return many if many and processes >= 8 else self.recipes
+        return (many if many and processes >= 8 else self.recipes), processes, machines
 
 
 GROUPS = {

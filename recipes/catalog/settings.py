@@ -134,6 +134,7 @@ SETTINGS: tuple[tuple[str, str], ...] = (
 # The same for the configs about tool calls.
 TOOL_CALLING: tuple[tuple[str, str], ...] = (
     ("*/[34]B_full_tool_calling */[78]B_full_tool_calling", "optimizer.lr=1e-5"),
+    ("phi4_mini/*_full_tool_calling granite4/*_full_tool_calling", "optimizer.lr=1e-5"),
     # weights, gradients and two states in bf16 would fill 80 GB
     ("*/[78]B_full_tool_calling", "optimizer._component_=torchao.optim.AdamW8bit -optimizer.fused batch_size=2"),
     (
@@ -147,6 +148,15 @@ TOOL_CALLING: tuple[tuple[str, str], ...] = (
     ("phi4_mini/*", "tokenizer.format_options.tool_convention=native"),
     # OpenAI's ids are not of nine letters or digits
     ("mistral*/* ministral/*", "tokenizer.format_options.call_ids=derive"),
+    # sharded over eight devices or more
+    ("*/[12]?B_full_tool_calling gpt_oss/*_full_tool_calling", "optimizer.lr=1e-5 gradient_accumulation_steps=1"),
+    (
+        "qwen3_moe/*_full_tool_calling gpt_oss/120b_full_tool_calling",
+        "optimizer.lr=1e-5 batch_size=1 gradient_accumulation_steps=1",
+    ),
     # adapters of attention only: those of all experts are many times as large (apply_lora_to_mlp=true trains them)
-    ("qwen3_moe/* gpt_oss/*", "model.apply_lora_to_mlp=false batch_size=1 gradient_accumulation_steps=16"),
+    (
+        "qwen3_moe/*_lora_tool_calling gpt_oss/*_lora_tool_calling",
+        "model.apply_lora_to_mlp=false batch_size=1 gradient_accumulation_steps=16",
+    ),
 )

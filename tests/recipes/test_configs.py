@@ -19,6 +19,7 @@ from recipes.catalog.checkpoints import CHECKPOINTS
 from torchtune import _recipe_registry as registry
 from torchtune.config import InstantiationError, check_keys, validate
 from torchtune.config._utils import _get_component_from_path
+from torchtune.data.formats import get_format
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "recipes" / "configs"
@@ -39,6 +40,16 @@ NOT_REQUIRED = ("bitsandbytes",)  # packages that users of a config install them
 ABSENT = {"dev/async_grpo_full_finetune_distributed"}
 # A config that torchtune lists and does not have
 NO_CONFIG = {"dev/3B_grpo_sft"}
+
+
+# Models with configs for tool calls
+CALLING = {
+    "llama3_1": ["8B"], "llama3_2": ["1B", "3B"], "mistral": ["7B"],
+    "qwen2_5": ["0.5B", "1.5B", "3B", "7B"], "qwen3": ["0.6B", "1.7B", "4B", "8B"],
+    "gemma3": ["1B", "4B", "12B", "27B"], "qwen3_moe": ["30B_A3B", "235B_A22B"], "gpt_oss": ["20b", "120b"],
+    "ministral": ["8B"], "mistral_nemo": ["12B"], "mistral_small": ["24B"],
+    "smollm3": ["3B"], "phi4_mini": ["3.8B"], "granite4": ["micro"],
+}  # fmt: skip
 
 
 def load(name: str) -> DictConfig:
@@ -162,6 +173,17 @@ def test_every_recipe_and_config_of_torchtune_is_there() -> None:
     for name, facts in known.items():
         assert recipes[name].supports_distributed == facts["distributed"]
         assert set(facts["configs"]) - {config.name for config in recipes[name].configs} <= NO_CONFIG
+
+
+@pytest.mark.parametrize("model", [f"{family}/{size}" for family, sizes in CALLING.items() for size in sizes])
+def test_tool_calls_are_trained_with_adapters_and_with_all_weights(model: str) -> None:
+    adapter, full = (load(f"{model}_{method}_tool_calling") for method in ("lora", "full"))
+    assert ".lora_" in adapter.model._component_ and ".lora_" not in full.model._component_
+    # a family's own format, and calls in the run's data and evaluation
+    assert adapter.tokenizer == full.tokenizer and get_format(full.tokenizer.chat_format)
+    assert adapter.dataset == full.dataset and adapter.eval_tool_calls == full.eval_tool_calls
+    recipes = {recipe.name for recipe in registry.recipes_of_config(f"{model}_full_tool_calling")}
+    assert "full_finetune_distributed" in recipes
 
 
 def test_a_setting_sets_or_leaves_out() -> None:

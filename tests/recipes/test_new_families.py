@@ -14,22 +14,26 @@ from torchtune.models import from_pretrained
 pytestmark = [pytest.mark.recipes, pytest.mark.slow, pytest.mark.parity]
 
 
-@pytest.mark.parametrize("kind", ["attention", "experts", "quantized experts"])
+@pytest.mark.parametrize("kind", ["attention", "experts", "quantized experts", "all weights"])
 def test_gpt_oss_trains_and_its_adapter_and_merged_model_load(kind: str, tmp_path: Path) -> None:
     experts = kind != "attention"
+    lora = kind != "all weights"
     transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
     sizes: dict[str, Any] = {"vocab_size": 1024, "hidden_size": 64, "intermediate_size": 32, "head_dim": 16}
     sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4}
     config = transformers.AutoConfig.for_model("gpt_oss", **sizes, num_experts_per_tok=2)
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
-    model = {
-        "_component_": "torchtune.models.gpt_oss.lora_gpt_oss",
+    adapter = {
         "lora_attn_modules": ["q_proj", "output_proj"],
         "apply_lora_to_mlp": experts,
         "lora_rank": 4,
         "quantize_base": kind == "quantized experts",
         "lora_alpha": 8,
+    }
+    model = {
+        "_component_": f"torchtune.models.gpt_oss.{'lora_' if lora else ''}gpt_oss",
+        **(adapter if lora else {}),
         "vocab_size": 1024,
         "num_layers": 2,
         "num_heads": 4,
@@ -41,7 +45,7 @@ def test_gpt_oss_trains_and_its_adapter_and_merged_model_load(kind: str, tmp_pat
         "num_experts": 4,
         "experts_per_token": 2,
     }
-    cfg = tiny_config(tmp_path / "out", "quickstart/tool_calling_lora", epochs=1, dtype="fp32")
+    cfg = tiny_config(tmp_path / "out", f"quickstart/tool_calling{'_lora' if lora else ''}", epochs=1, dtype="fp32")
     cfg.model = model
     cfg.checkpointer |= {"checkpoint_dir": str(tmp_path / "base"), "checkpoint_files": [], "model_type": "AUTO"}
     losses = [row["loss"] for row in finetune(cfg)]
@@ -57,9 +61,10 @@ def test_gpt_oss_trains_and_its_adapter_and_merged_model_load(kind: str, tmp_pat
         torch.testing.assert_close(merged, theirs.eval()(tokens).logits, atol=1e-5, rtol=1e-5)
         before = from_pretrained(tmp_path / "base", max_seq_len=1024).eval()(tokens)
         assert not torch.equal(merged, before)
-        assert (saved / "adapter_model.pt").exists()
+        assert (saved / "adapter_model.pt").exists() == lora
         if kind == "quantized experts":  # the merged model stands on the base in NF4
             assert (saved / "adapter" / "adapter_model.safetensors").exists()
+        if kind in ("quantized experts", "all weights"):
             return
         base = transformers.AutoModelForCausalLM.from_pretrained(
             tmp_path / "base", attn_implementation="eager", dtype=torch.float32
