@@ -74,6 +74,10 @@ def test_a_config_of_the_registry_is_found_by_name(monkeypatch: pytest.MonkeyPat
         ("b=p.q", "b", {"_component_": "p.q", "c": 3}),
         ("b.c=4", "b", {"_component_": "x.y", "c": 4}),
         ("b=null", "b", None),
+        ("b=false", "b", False),
+        ("b=[{_component_: p.q}, {_component_: r.s}]", "b", [{"_component_": "p.q"}, {"_component_": "r.s"}]),
+        ("d.f={g: 1}", "d", {"e": 4, "f": {"g": 1}}),
+        ("d=[1]", "d", [1]),
     ],
 )
 def test_an_override_is_yaml(override: str, key: str, value: object) -> None:

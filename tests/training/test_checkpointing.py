@@ -352,6 +352,14 @@ def test_unknown_model_type_lists_those_known(base_dir):
         FullModelHFCheckpointer(str(base_dir), ["model.safetensors"], "LLAMA9")
 
 
+def test_a_layout_of_another_family_is_told_with_the_one_of_the_config(base_dir):
+    checkpointer = FullModelHFCheckpointer(str(base_dir), ["model.safetensors"], "PHI3_MINI")
+    with pytest.raises(
+        KeyError, match="Phi-3 layout. checkpointer.model_type is PHI3_MINI, and config.json's 'llama'; AUTO"
+    ):
+        checkpointer.load_checkpoint()
+
+
 @pytest.mark.parametrize("where", ["", "sub"])
 def test_output_in_the_source_folder_is_refused(base_dir, where):
     with pytest.raises(ValueError, match="output directory cannot be the same as or a subdirectory"):

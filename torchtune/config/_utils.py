@@ -109,8 +109,8 @@ def _import(name: str) -> ModuleType:
 def _merge_yaml_and_cli_args(yaml_args: Namespace, cli_args: list[str]) -> DictConfig:
     """A config with command-line overrides applied in order.
 
-    ``key=value`` sets a dotted key (the value is YAML; ``None`` is null), ``component=path`` replaces what a section
-    builds and keeps its arguments, ``~key`` removes a key.
+    ``key=value`` sets a dotted key (the value is YAML; ``None`` is null, keys are added to a section's, a list replaces it),
+    ``component=path`` replaces what a section builds and keeps its arguments, ``~key`` removes a key.
 
     Args:
         yaml_args: the config's values.
@@ -130,9 +130,12 @@ def _merge_yaml_and_cli_args(yaml_args: Namespace, cli_args: list[str]) -> DictC
         if not equals or not key:
             raise ValueError(f"Command-line overrides must be in the form of key=value, got '{arg}'")
         value = _parse_value(key, text)
-        if value is not None and not isinstance(value, dict) and _has_component(OmegaConf.select(conf, key)):
+        before: Any = None if value is None else OmegaConf.select(conf, key)
+        if isinstance(value, str) and _has_component(before):
             key += "._component_"
-        OmegaConf.update(conf, key, value, merge=True, force_add=True)
+        # keys go to those that are there; what else there is, such as a list where keys come now, is replaced
+        merge = isinstance(value, dict) and isinstance(before, DictConfig)
+        OmegaConf.update(conf, key, value, merge=merge, force_add=True)
     return conf
 
 

@@ -16,9 +16,12 @@ from torchtune.training.memory import (
     register_optim_in_bwd_hooks,
 )
 
+# Settings that count something, so that 0 means nothing that a run could do
+_COUNTS = ("batch_size", "batch_size_val", "gradient_accumulation_steps", "epochs", "log_every_n_steps")
+
 
 def check_step_settings(cfg: DictConfig) -> None:
-    """Refuses settings of the step that contradict each other.
+    """Refuses settings of the step that count nothing, or contradict each other.
 
     Args:
         cfg: a recipe's config.
@@ -26,7 +29,14 @@ def check_step_settings(cfg: DictConfig) -> None:
     Raises:
         ValueError: with the keys and what they are.
     """
-    steps = cfg.get("gradient_accumulation_steps", 1)
+    for key in _COUNTS:
+        count = cfg.get(key)
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise ValueError(f"{key} is {count!r}; expected a whole number from 1")
+    limit = cfg.get("max_steps_per_epoch")
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise ValueError(f"max_steps_per_epoch is {limit!r}; expected a whole number, or null for all rows")
+    steps = cfg.get("gradient_accumulation_steps") or 1
     if cfg.get("optimizer_in_bwd") and (cfg.get("clip_grad_norm") is not None or steps > 1):
         raise ValueError(
             "optimizer_in_bwd: true steps each parameter as soon as its gradient is there, so it allows neither "

@@ -143,6 +143,23 @@ def _like(full: torch.Tensor, target: torch.Tensor, device: torch.device, cpu_of
     return placed.cpu() if cpu_offload else placed
 
 
+class MismatchError(RuntimeError):
+    """A checkpoint that isn't one of the model that is built.
+
+    Args:
+        found: what differs.
+    """
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"The checkpoint doesn't fit the model: {found}")
+
+
+def _some(items: list[str], between: str) -> str:
+    """The first of many, and how many there are."""
+    more = f"{between}... ({len(items)} in all)" if len(items) > 5 else ""
+    return between.join(items[:5]) + more
+
+
 def load_from_full_model_state_dict(
     model: FSDPModule | nn.Module,
     full_sd: dict[str, Any],
@@ -167,7 +184,7 @@ def load_from_full_model_state_dict(
         Missing and unexpected keys.
 
     Raises:
-        RuntimeError: if shapes differ, or keys do and ``strict`` is set.
+        MismatchError: if shapes differ, or keys do and ``strict`` is set.
     """
     if use_distributed_state_dict:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
@@ -195,10 +212,15 @@ def load_from_full_model_state_dict(
         else:
             placed[name] = _like(full, target, device, cpu_offload)
     if wrong:
-        raise RuntimeError(
-            f"The checkpoint doesn't fit the model: {'; '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}"
+        raise MismatchError(_some(wrong, "; "))
+    result = model.load_state_dict(placed, strict=False, assign=True)  # type: ignore[union-attr]
+    if strict and (result.missing_keys or result.unexpected_keys):
+        lists = (("Missing", result.missing_keys), ("Unexpected", result.unexpected_keys))
+        raise MismatchError(
+            "; ".join(
+                f"{what} key(s) in state_dict: {_some([key(k) for k in keys], ', ')}" for what, keys in lists if keys
+            )
         )
-    result = model.load_state_dict(placed, strict=strict, assign=True)  # type: ignore[union-attr]
     _compute_buffers(model, device)  # type: ignore[arg-type]
     return result
 

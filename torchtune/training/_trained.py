@@ -24,6 +24,7 @@ from torchtune.training._optimizers import build_lr_scheduler, build_optimizer
 from torchtune.training._parallelism import Parallelism
 from torchtune.training._qat import prepare_qat
 from torchtune.training._sharding import (
+    MismatchError,
     load_from_full_model_state_dict,
     load_from_full_optimizer_state_dict,
     validate_no_params_on_meta_device,
@@ -97,7 +98,13 @@ def build_model(
         add_layer_dropout(built, cfg.layer_dropout)
     parallel.shard(built)
     offload = cfg.get("fsdp_cpu_offload", False)
-    load_from_full_model_state_dict(built, weights, device, strict=True, cpu_offload=offload)
+    try:
+        load_from_full_model_state_dict(built, weights, device, strict=True, cpu_offload=offload)
+    except MismatchError as error:
+        raise RuntimeError(
+            f"{error}. {model._component_} was built, and the weights are those of its checkpointer: the builder, or the sizes "
+            "given to it, must be those of config.json in checkpoint_dir"
+        ) from error
     if has_adapter and new_adapter:
         finish_adapter(built)
     validate_no_params_on_meta_device(built)

@@ -133,9 +133,16 @@ class HFLayout:
             return _resolve(functions, functions.load, self.model_type)(dict(state_dict), **extra)
         if self._family is not None:
             return self._family.to_tune(dict(state_dict), self.config)
-        from torchtune.models._convert import convert_to_tune
+        from torchtune.models._convert import UnexpectedKey, convert_to_tune
 
-        converted = convert_to_tune(state_dict, self.key_map, self.sizes)
+        try:
+            converted = convert_to_tune(state_dict, self.key_map, self.sizes)
+        except UnexpectedKey as error:
+            error.message += (
+                f" checkpointer.model_type is {self.model_type.name}, and config.json's {self.config.get('model_type')!r}; "
+                "AUTO takes the layout of config.json"
+            )
+            raise
         if self.tied:  # some files hold the tied matrix twice
             converted.pop("output.weight", None)
         return converted
