@@ -24,7 +24,7 @@ LATE = {
 NEEDS = {"torchtune.modules.transforms.tokenizers._hf_sandbox": {"jinja2"}}
 
 #: With all that is below them: the command line, configs and text. What pads batches is the one exception.
-WITHOUT_TORCH = ["_cli", "_config_index", "_recipe_registry", "config", "data", "recipe_interfaces", "utils"]
+WITHOUT_TORCH = ["_cli", "_recipe_registry", "config", "data", "recipe_interfaces", "utils"]
 WITH_TORCH = {"torchtune.data._collate"}
 
 

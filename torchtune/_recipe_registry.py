@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torchtune._config_index import CONFIGS
 
 
 @dataclass
@@ -79,8 +78,9 @@ _NEEDS = {"knowledge_distillation": ("teacher_model", "teacher_checkpointer", "k
 
 @functools.cache
 def _table() -> tuple[Recipe, ...]:
+    configs = json.loads((recipes_root() / "configs" / "index.json").read_text(encoding="utf-8"))
     return tuple(
-        Recipe(name, file, [Config(c, f"{c}.yaml") for c in CONFIGS.get(name, ())], distributed)
+        Recipe(name, file, [Config(c, f"{c}.yaml") for c in configs.get(name, ())], distributed)
         for name, file, distributed in _RECIPES
     )
 
@@ -125,11 +125,7 @@ def recipes_of_config(name: str) -> list[Recipe]:
 
 def find_config(name: str) -> Path | None:
     """The file of the config of this name, if there is one."""
-    for recipe in recipes_of_config(name):
-        for config in recipe.configs:
-            if config.name == name:
-                return recipes_root() / "configs" / config.file_path
-    return None
+    return recipes_root() / "configs" / f"{name}.yaml" if recipes_of_config(name) else None
 
 
 def _trains_whole(model: Any) -> bool:

@@ -8,6 +8,8 @@ Configs that are written by hand stand in ``HAND_WRITTEN``.
 
 from __future__ import annotations
 
+import json
+
 from recipes.catalog._render import render
 from recipes.catalog._values import config_values
 from recipes.catalog.checkpoints import CHECKPOINTS
@@ -74,16 +76,5 @@ def index() -> dict[str, list[str]]:
 
 
 def index_text() -> str:
-    """The text of ``torchtune/_config_index.py``."""
-    rows = "".join(f'    "{recipe}": {_tuple(names)},\n' for recipe, names in index().items())
-    return (
-        '"""The configs of each recipe, in the order of ``tune ls``. Written by ``python -m recipes.catalog``; do not edit."""\n'
-        "\nfrom __future__ import annotations\n\n"
-        f"CONFIGS: dict[str, tuple[str, ...]] = {{\n{rows}}}\n"
-    )
-
-
-def _tuple(names: list[str]) -> str:
-    if len(names) == 1:
-        return f'("{names[0]}",)'
-    return "(\n" + "".join(f'        "{name}",\n' for name in names) + "    )"
+    """The text of ``recipes/configs/index.json``."""
+    return json.dumps(index(), indent=2) + "\n"

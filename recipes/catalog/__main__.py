@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def main() -> None:
     """Writes what is not there or differs, and says how much that was."""
     texts = {ROOT / "recipes" / "configs" / f"{name}.yaml": text for name, text in written_configs().items()}
-    texts[ROOT / "torchtune" / "_config_index.py"] = index_text()
+    texts[ROOT / "recipes" / "configs" / "index.json"] = index_text()
     changed = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path in changed:
         path.parent.mkdir(parents=True, exist_ok=True)

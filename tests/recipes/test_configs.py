@@ -67,7 +67,7 @@ def test_committed_configs_are_what_the_catalog_writes() -> None:
 
 
 def test_the_index_is_what_the_catalog_writes() -> None:
-    assert (ROOT / "torchtune" / "_config_index.py").read_text() == index_text(), "run `python -m recipes.catalog`"
+    assert (CONFIGS / "index.json").read_text() == index_text(), "run `python -m recipes.catalog`"
 
 
 def resolves(path: str) -> bool:
