@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,14 +16,10 @@ from torchtune.datasets._streaming import Stream, StreamingDataset
 from torchtune.datasets._text_completion import TextCompletionDataset, TextToSample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-
     from torchtune.modules.transforms import Transform
     from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
 _STYLES = {"sharegpt": (ShareGPTToMessages, "conversations"), "openai": (OpenAIToMessages, "messages")}
-
-
 _STREAM_OPTIONS = ("repeat", "shuffle_buffer", "weight")
 _PACK_OPTIONS = ("packing", "pack_cache_dir", "pack_workers")
 
@@ -117,6 +114,13 @@ def sft_dataset(
     )
 
 
+def named(name: str, builder: Callable[..., Any], doc: str, **defaults: Any) -> Any:
+    """A builder of this name that has other defaults."""
+    made: Any = partial(builder, **defaults)
+    made.__name__, made.__doc__ = name, doc
+    return made
+
+
 def instruct_dataset(
     tokenizer: ModelTokenizer,
     *,
@@ -129,23 +133,12 @@ def instruct_dataset(
     split: str = "train",
     **load_dataset_kwargs: Any,
 ) -> SFTDataset | PackedDataset:
-    """Rows of an ``input`` and an ``output``.
+    """Rows of an ``input`` and an ``output``; see :func:`chat_dataset` for the rest.
 
     Args:
-        tokenizer: a model tokenizer.
-        source: see :class:`SFTDataset`.
         column_map: the rows' names for ``input`` and ``output``.
         train_on_input: whether inputs are trained on.
         new_system_prompt: a system message to put first.
-        packed: whether samples are packed to the tokenizer's ``max_seq_len``.
-        filter_fn: keeps the rows for which it is true.
-        split: the split, or a slice of it such as ``"train[:5%]"``.
-        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...; ``streaming=True`` reads rows while
-            training, and more: see :func:`build_dataset`.
-
-    Returns:
-        A dataset of the source's rows, read when they are asked for; packs of them where ``packed`` is set, a stream of
-            them with ``streaming=True``.
 
     Raises:
         ValueError: if ``packed`` and the tokenizer has no ``max_seq_len``.
@@ -282,24 +275,11 @@ def text_completion_dataset(
     max_seq_len: int | None = None,
     **load_dataset_kwargs: Any,
 ) -> TextCompletionDataset | PackedDataset:
-    """Plain texts.
+    """Plain texts; see :class:`TextCompletionDataset` for a text's sample, and see :func:`chat_dataset` for the rest.
 
     Args:
-        tokenizer: has ``encode(text, add_bos=, add_eos=)`` and ``max_seq_len``.
-        source: see :class:`SFTDataset`; ``"text"`` gives a row for each line of a text file.
-        column: where a row has its text.
-        add_eos: whether a text ends in the end-of-sequence id. A text that is cut loses it.
         packed: whether samples are packed to ``max_seq_len``.
         split_across_pack: whether a packed text may go on in the next pack.
-        split: the split, or a slice of it such as ``"train[:5%]"``.
-        filter_fn: keeps the rows for which it is true.
-        max_seq_len: texts are cut to one token less. Default: the tokenizer's.
-        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...; ``streaming=True`` reads rows while
-            training, and more: see :func:`build_dataset`.
-
-    Returns:
-        A dataset of the source's rows, read when they are asked for; packs of them where ``packed`` is set, a stream of
-            them with ``streaming=True``.
 
     Raises:
         ValueError: if ``packed`` and there is no ``max_seq_len``.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torchtune.data._masking import mask_messages, resolve_strategy
 from torchtune.data._message import Message
 from torchtune.data._transforms import AlpacaToMessages, ShareGPTToMessages
-from torchtune.datasets._builders import instruct_dataset, sft_dataset, text_completion_dataset
+from torchtune.datasets._builders import instruct_dataset, named, sft_dataset, text_completion_dataset
 from torchtune.datasets._preference import PreferenceDataset, preference_dataset
 from torchtune.datasets._text_completion import TextCompletionDataset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from torchtune.datasets._packed import PackedDataset
     from torchtune.datasets._sft import SFTDataset
     from torchtune.modules.transforms.tokenizers import ModelTokenizer
@@ -42,37 +40,19 @@ def alpaca_dataset(
     return sft_dataset(tokenizer, source, transform, packed, filter_fn=filter_fn, split=split, **load_dataset_kwargs)
 
 
-alpaca_cleaned_dataset = partial(alpaca_dataset, source="yahma/alpaca-cleaned")
-alpaca_cleaned_dataset.__doc__ = "Alpaca with its errors mended (``yahma/alpaca-cleaned``); see :func:`alpaca_dataset`."
-
-
-def grammar_dataset(
-    tokenizer: ModelTokenizer,
-    *,
-    source: str = "liweili/c4_200m",
-    column_map: dict[str, str] | None = None,
-    train_on_input: bool = False,
-    new_system_prompt: str | None = None,
-    packed: bool = False,
-    filter_fn: Callable[..., Any] | None = None,
-    split: str = "train",
-    **load_dataset_kwargs: Any,
-) -> SFTDataset | PackedDataset:
+alpaca_cleaned_dataset = named(
+    *("alpaca_cleaned_dataset", alpaca_dataset),
+    "Alpaca with its errors mended (``yahma/alpaca-cleaned``); see :func:`alpaca_dataset`.",
+    source="yahma/alpaca-cleaned",
+)
+grammar_dataset = named(
+    *("grammar_dataset", instruct_dataset),
     """Grammar correction: a faulty ``input``, a right ``output``; see :func:`instruct_dataset`.
 
     The prompt template meant for it is ``torchtune.data.GrammarErrorCorrectionTemplate``, given to the tokenizer.
-    """
-    return instruct_dataset(
-        tokenizer,
-        source=source,
-        column_map=column_map,
-        train_on_input=train_on_input,
-        new_system_prompt=new_system_prompt,
-        packed=packed,
-        filter_fn=filter_fn,
-        split=split,
-        **load_dataset_kwargs,
-    )
+    """,
+    source="liweili/c4_200m",
+)
 
 
 def samsum_dataset(
@@ -128,28 +108,11 @@ def slimorca_dataset(
     return sft_dataset(tokenizer, source, transform, packed, filter_fn=filter_fn, split=split, **load_dataset_kwargs)
 
 
-def hh_rlhf_helpful_dataset(
-    tokenizer: ModelTokenizer,
-    *,
-    source: str = "RLHFlow/HH-RLHF-Helpful-standard",
-    column_map: dict[str, str] | None = None,
-    train_on_input: bool = False,
-    new_system_prompt: str | None = None,
-    filter_fn: Callable[..., Any] | None = None,
-    split: str = "train",
-    **load_dataset_kwargs: Any,
-) -> PreferenceDataset:
-    """Anthropic's helpful preferences in OpenAI form; see :func:`preference_dataset`."""
-    return preference_dataset(
-        tokenizer,
-        source=source,
-        column_map=column_map,
-        train_on_input=train_on_input,
-        new_system_prompt=new_system_prompt,
-        filter_fn=filter_fn,
-        split=split,
-        **load_dataset_kwargs,
-    )
+hh_rlhf_helpful_dataset = named(
+    *("hh_rlhf_helpful_dataset", preference_dataset),
+    "Anthropic's helpful preferences in OpenAI form; see :func:`preference_dataset`.",
+    source="RLHFlow/HH-RLHF-Helpful-standard",
+)
 
 
 class StackExchangePairedToMessages:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import Dataset
-
 from torchtune.data._common import CROSS_ENTROPY_IGNORE_IDX
+from torchtune.data._message import Message
 from torchtune.data._transforms import ChosenRejectedToMessages
 from torchtune.data._validate import validate_messages
 from torchtune.datasets._builders import build_dataset
-from torchtune.datasets._rows import load_rows, place_of
+from torchtune.datasets._rows import load_rows
+from torchtune.datasets._sft import PreparedRows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from torchtune.data._message import Message
     from torchtune.modules.transforms import Transform
     from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
@@ -29,7 +27,7 @@ class PreferenceTransform:
         self._tokenizer = tokenizer
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, list[int]]:
-        """The sample of a row; see :meth:`PreferenceDataset.__getitem__`."""
+        """The sample of a row."""
         row = self._message_transform(sample)
         tools = row.get("tools")
         result = {}
@@ -47,8 +45,11 @@ class PreferenceTransform:
         return result
 
 
-class PreferenceDataset(Dataset):
+class PreferenceDataset(PreparedRows):
     """A dataset of preferences, of rows from files or the hub.
+
+    A sample has ``chosen_input_ids``, ``chosen_labels``, ``rejected_input_ids`` and ``rejected_labels``. Labels are the ids
+    themselves, not shifted, -100 where they are masked.
 
     Args:
         source: see :class:`~torchtune.datasets.SFTDataset`.
@@ -74,25 +75,8 @@ class PreferenceDataset(Dataset):
     ) -> None:
         if packed:
             raise ValueError("Packed is currently not supported for preference datasets.")
-        self._prepare_sample = PreferenceTransform(message_transform, tokenizer)
-        self._data = load_rows(source, filter_fn=filter_fn, **load_dataset_kwargs)
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
-        """``chosen_input_ids``, ``chosen_labels``, ``rejected_input_ids`` and ``rejected_labels`` of a row.
-
-        Labels are the ids themselves, not shifted, -100 where they are masked.
-
-        Raises:
-            ValueError: if the row cannot be read, with file and row in front.
-        """
-        row = self._data[index]
-        try:
-            return self._prepare_sample(row)
-        except ValueError as error:
-            raise ValueError(f"{place_of(self._data, index)}: {error}") from error
+        rows = load_rows(source, filter_fn=filter_fn, **load_dataset_kwargs)
+        super().__init__(rows, PreferenceTransform(message_transform, tokenizer))
 
 
 def preference_dataset(
@@ -108,15 +92,11 @@ def preference_dataset(
 ) -> PreferenceDataset:
     """Preference rows: ``chosen`` and ``rejected`` conversations in OpenAI form, with ``tools`` where there are any.
 
+    See :func:`~torchtune.datasets.chat_dataset` for the rest.
+
     Args:
-        tokenizer: a model tokenizer.
-        source: see :class:`~torchtune.datasets.SFTDataset`.
         column_map: the rows' names for ``chosen``, ``rejected``, ``prompt`` and ``tools``.
         train_on_input: whether prompts are trained on.
-        new_system_prompt: a system message in place of the rows' own.
-        filter_fn: keeps the rows for which it is true.
-        split: the split, or a slice of it such as ``"train[:5%]"``.
-        load_dataset_kwargs: for ``datasets.load_dataset``; ``streaming=True`` reads rows while training.
 
     Returns:
         A dataset of pairs, tokenized: ``chosen_input_ids``, ``chosen_labels`` and the same for ``rejected``.

@@ -83,9 +83,13 @@ def load_rows(
     if source == "json" and kwargs.keys() <= {"data_files", "split", "field"}:
         splits = _local_files(kwargs.get("data_files"))
         if splits is not None:
-            rows = JsonRows.from_split(splits, kwargs.get("split"), kwargs.get("field"))
-            return rows if filter_fn is None else rows.filter(filter_fn, **(filter_kwargs or {}))
-    return _load_with_datasets(source, filter_fn, filter_kwargs, load_dataset_kwargs)
+            found = JsonRows.from_split(splits, kwargs.get("split"), kwargs.get("field"))
+            return found if filter_fn is None else found.filter(filter_fn, **(filter_kwargs or {}))
+    from datasets import load_dataset
+
+    rows = load_dataset(source, **load_dataset_kwargs)
+    rows = rows[only_split(rows, source)] if isinstance(rows, dict) else rows
+    return rows if filter_fn is None else rows.filter(filter_fn, **(filter_kwargs or {}))
 
 
 def without_remote_code(load_dataset_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,20 +111,11 @@ def place_of(rows: Rows, index: int) -> str:
     return f"row {number + 1} of {name}" if name else f"row {number + 1}"
 
 
-def _load_with_datasets(
-    source: str,
-    filter_fn: Callable[..., Any] | None,
-    filter_kwargs: Mapping[str, Any] | None,
-    load_dataset_kwargs: Mapping[str, Any],
-) -> Rows:
-    from datasets import DatasetDict, IterableDatasetDict, load_dataset
-
-    rows = load_dataset(source, **load_dataset_kwargs)
-    if isinstance(rows, (DatasetDict, IterableDatasetDict)):
-        if len(rows) != 1:
-            raise ValueError(f"{source} has the splits {', '.join(rows)}: choose one with split=...")
-        (rows,) = rows.values()
-    return rows if filter_fn is None else rows.filter(filter_fn, **(filter_kwargs or {}))
+def only_split(splits: Mapping[Any, Any], source: str) -> str:
+    """The name of the one split that there is."""
+    if len(splits) != 1:
+        raise ValueError(f"{source} has the splits {', '.join(map(str, splits))}: choose one with split=...")
+    return next(iter(splits))
 
 
 def _local_files(data_files: Any) -> dict[str, list[str]] | None:
@@ -198,10 +193,7 @@ class JsonRows:
     @classmethod
     def from_split(cls, splits: Mapping[str, Sequence[str]], split: str | None, field: str | None) -> JsonRows:
         """The rows that ``split`` names: a split, slices of it (``train[:10]``, ``train[-5%:]``), or a sum of these."""
-        if split is None:
-            if len(splits) != 1:
-                raise ValueError(f"data_files has the splits {', '.join(splits)}: choose one with split=...")
-            split = next(iter(splits))
+        split = only_split(splits, "data_files") if split is None else split
         terms = [_parse_split(term, splits) for term in str(split).split("+")]
         names = list(dict.fromkeys(name for name, _ in terms))
         rows = cls([path for name in names for path in splits[name]], field)
@@ -282,9 +274,7 @@ def _index(file: _File, field: str | None, starts: array[int], ends: array[int],
     """Note where the rows of a file stand."""
     with open(file.path, "rb") as opened:
         head = opened.read(4096)
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise ValueError(f"{file.name} is UTF-16; save it as UTF-8")
-        start = 3 if head[:3] == b"\xef\xbb\xbf" else 0
+        start = text_start(head, file.name)
         opened.seek(start)
         if field is None and head[start:].lstrip()[:1] != b"[":
             _index_lines(opened, file, start, starts, ends, numbers)
@@ -293,6 +283,13 @@ def _index(file: _File, field: str | None, starts: array[int], ends: array[int],
         text = opened.read().decode("latin-1")
     at = _skip(text, 0) if field is None else _find_field(text, field, file.name)
     _index_list(text, start, at, file.name, starts, ends, numbers)
+
+
+def text_start(head: bytes, name: str) -> int:
+    """Where the text of a file begins, behind a byte order mark."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(f"{name} is UTF-16; save it as UTF-8")
+    return 3 if head[:3] == b"\xef\xbb\xbf" else 0
 
 
 def _skip(text: str, at: int) -> int:
@@ -312,9 +309,8 @@ def _index_lines(
             numbers.append(number)
             last = line
         at += len(line)
-    # A file of one object over several lines is no file of lines: say so at once, with what to do.
-    if last and file.name.endswith(".json") and not _is_json(last):
-        _reject_object(file)
+    if last and file.name.endswith(".json"):
+        _reject_object(file, last)
 
 
 def _index_list(
@@ -356,15 +352,13 @@ def _find_field(text: str, field: str, name: str) -> int:
     raise ValueError(f"{name}: there is no list under the field {field!r}")
 
 
-def _is_json(raw: bytes) -> bool:
+def _reject_object(file: _File, last: bytes) -> None:
+    """Says of a file of one object over several lines that it is no file of lines, and what to do."""
     try:
-        json.loads(raw)
+        json.loads(last)
+        return
     except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _reject_object(file: _File) -> None:
+        pass
     try:
         whole = json.loads(Path(file.path).read_bytes())
     except (ValueError, RecursionError):

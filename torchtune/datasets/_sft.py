@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
 from torchtune.data._common import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.data._validate import validate_messages
-from torchtune.datasets._rows import load_rows, place_of
+from torchtune.datasets._rows import Rows, load_rows, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-
     from torchtune.modules.transforms import Transform
 
 
 class SFTTransform:
     """From a row to a sample: message transform, validation, model transform, labels.
+
+    A label is the token that comes next, or ``CROSS_ENTROPY_IGNORE_IDX`` (-100) where that token is masked, and for the
+    last position. ``loss_weights``, where the model transform gives them, are those of the labels.
 
     Args:
         message_transform: row to ``{"messages": [...], "tools": [...]}``; None: rows are that already.
@@ -26,7 +28,8 @@ class SFTTransform:
         builtin_tools: names that may be called without being among the tools, such as ``brave_search`` of Llama 3.1.
 
     Raises:
-        ValueError: if neither transform is given.
+        ValueError: if neither transform is given; in a call, if the row cannot be read, its conversation is not valid, or
+            the model transform does not give ``tokens`` and ``mask``.
     """
 
     def __init__(
@@ -43,15 +46,7 @@ class SFTTransform:
         self._builtin_tools = tuple(builtin_tools)
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """The sample of a row.
-
-        A label is the token that comes next, or ``CROSS_ENTROPY_IGNORE_IDX`` (-100) where that token is masked, and
-        for the last position. ``loss_weights``, where the model transform gives them, are those of the labels.
-
-        Raises:
-            ValueError: if the row cannot be read, its conversation is not valid, or the model transform does not give
-                ``tokens`` and ``mask``.
-        """
+        """The sample of a row."""
         row = sample
         if self._message_transform is not None:
             row = self._message_transform(row)
@@ -80,8 +75,27 @@ def shifted_labels(tokens: list[int], mask: list[bool]) -> list[int]:
     return labels[1:]
 
 
-class SFTDataset(Dataset):
-    """A dataset for supervised fine-tuning, of rows from files or the hub.
+class PreparedRows(Dataset):
+    """Samples that a transform makes of rows, when they are asked for."""
+
+    def __init__(self, rows: Rows, prepare: Callable[[Mapping[str, Any]], Any]) -> None:
+        self._data = rows
+        self._prepare_sample = prepare
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Any:
+        """The sample of a row; a ValueError has file and row in front."""
+        row = self._data[index]
+        try:
+            return self._prepare_sample(row)
+        except ValueError as error:
+            raise ValueError(f"{place_of(self._data, index)}: {error}") from error
+
+
+class SFTDataset(PreparedRows):
+    """A dataset for supervised fine-tuning, of rows from files or the hub, each made a sample by :class:`SFTTransform`.
 
     Args:
         source: what :func:`~torchtune.datasets._rows.load_rows` takes: a name on the hub, ``"json"``, ``"parquet"``,
@@ -105,22 +119,5 @@ class SFTDataset(Dataset):
         builtin_tools: Collection[str] = (),
         **load_dataset_kwargs: Any,
     ) -> None:
-        self._message_transform = message_transform
-        self._model_transform = model_transform
-        self._data = load_rows(source, filter_fn=filter_fn, filter_kwargs=filter_kwargs, **load_dataset_kwargs)
-        self._prepare_sample = SFTTransform(message_transform, model_transform, builtin_tools=builtin_tools)
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """The sample of a row.
-
-        Raises:
-            ValueError: as :class:`SFTTransform` raises, with file and row in front.
-        """
-        row = self._data[index]
-        try:
-            return self._prepare_sample(row)
-        except ValueError as error:
-            raise ValueError(f"{place_of(self._data, index)}: {error}") from error
+        rows = load_rows(source, filter_fn=filter_fn, filter_kwargs=filter_kwargs, **load_dataset_kwargs)
+        super().__init__(rows, SFTTransform(message_transform, model_transform, builtin_tools=builtin_tools))

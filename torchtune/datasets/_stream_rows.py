@@ -16,14 +16,23 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from torchtune.datasets._rows import _NO_EFFECT, JsonRows, _reason, _shown, find_files, without_remote_code
+from torchtune.datasets._rows import (
+    _NO_EFFECT,
+    JsonRows,
+    _reason,
+    _shown,
+    find_files,
+    only_split,
+    text_start,
+    without_remote_code,
+)
 
 _LINES = (".jsonl", ".ndjson")
 _FORMATS = {"json": (".json", *_LINES), "parquet": (".parquet",)}
 
 
 class RawRow(NamedTuple):
-    """A row that may not be parsed yet: the place in its file, from 1, and what was read."""
+    """A row: the place in its file, from 1, and what was read, which is bytes where it is not parsed yet."""
 
     number: int
     value: Any
@@ -39,8 +48,6 @@ class Reader(Protocol):
 
     def __next__(self) -> RawRow: ...
 
-    def parse(self, value: Any) -> Any: ...
-
 
 class LineReader:
     """Lines of a JSONL file; a line that is white space is no row."""
@@ -50,10 +57,7 @@ class LineReader:
         self._file = open(path, "rb")  # noqa: SIM115
         self._at, self._number = cursor or (0, 0)
         if not cursor:
-            head = self._file.read(4096)
-            if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise ValueError(f"{self.name} is UTF-16; save it as UTF-8")
-            self._at = 3 if head[:3] == b"\xef\xbb\xbf" else 0
+            self._at = text_start(self._file.read(4096), self.name)
         self._file.seek(self._at)
 
     @property
@@ -69,23 +73,8 @@ class LineReader:
         self._file.close()
         raise StopIteration
 
-    @staticmethod
-    def parse(value: bytes) -> Any:
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"not JSON: {_reason(error)}") from error
 
-
-class _WithoutParsing:
-    name: str
-
-    @staticmethod
-    def parse(value: Any) -> Any:
-        return value
-
-
-class ListReader(_WithoutParsing):
+class ListReader:
     """Rows of a JSON file that holds a list. It is indexed as a whole: for big data JSONL is better."""
 
     def __init__(self, path: str, cursor: int | None = None, field: str | None = None) -> None:
@@ -100,7 +89,7 @@ class ListReader(_WithoutParsing):
         return RawRow(self.cursor, self._rows[self.cursor - 1])
 
 
-class ParquetReader(_WithoutParsing):
+class ParquetReader:
     """Rows of a Parquet file, a row group at a time."""
 
     def __init__(self, path: str, cursor: int | None = None) -> None:
@@ -134,7 +123,7 @@ class ParquetReader(_WithoutParsing):
         return RawRow(self.cursor, row)
 
 
-class HubReader(_WithoutParsing):
+class HubReader:
     """Rows of a ``datasets.IterableDataset``, whose own state is the cursor."""
 
     def __init__(self, rows: Any, cursor: Mapping[str, Any] | None = None) -> None:
@@ -194,14 +183,10 @@ def _holds_list(path: str) -> bool:
 
 
 def _open_with_datasets(source: str, split: str | None, kwargs: Mapping[str, Any], cursor: Any) -> Reader:
-    from datasets import IterableDatasetDict, load_dataset
+    from datasets import load_dataset
 
     rows = load_dataset(source, split=split, streaming=True, **kwargs)
-    if isinstance(rows, IterableDatasetDict):
-        if len(rows) != 1:
-            raise ValueError(f"{source} has the splits {', '.join(map(str, rows))}: choose one with split=...")
-        (rows,) = rows.values()
-    return HubReader(rows, cursor)
+    return HubReader(rows[only_split(rows, source)] if isinstance(rows, dict) else rows, cursor)
 
 
 def _local_files(data_files: Any, split: str | None, endings: tuple[str, ...]) -> list[str] | None:
@@ -210,9 +195,7 @@ def _local_files(data_files: Any, split: str | None, endings: tuple[str, ...]) -
         return None
     if hasattr(data_files, "items"):
         splits = dict(data_files.items())
-        if split is None and len(splits) != 1:
-            raise ValueError(f"data_files has the splits {', '.join(map(str, splits))}: choose one with split=...")
-        split = next(iter(splits)) if split is None else split
+        split = only_split(splits, "data_files") if split is None else split
         if split not in splits:
             raise ValueError(f"There is no split {split!r}; data_files has {', '.join(map(repr, splits))}")
         data_files = splits[split]
@@ -288,9 +271,9 @@ class RowStream:
 def parse_row(reader: Reader, raw: RawRow) -> Mapping[str, Any]:
     """The row, parsed; an error says which row of which file is no JSON object."""
     try:
-        row = reader.parse(raw.value)
-    except ValueError as error:
-        raise ValueError(f"row {raw.number} of {reader.name}: {error}") from error
+        row = json.loads(raw.value) if isinstance(raw.value, bytes) else raw.value
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"row {raw.number} of {reader.name}: not JSON: {_reason(error)}") from error
     if not isinstance(row, Mapping):
         raise ValueError(f"row {raw.number} of {reader.name}: a row must be an object, but this is {_shown(row)}")
     return row

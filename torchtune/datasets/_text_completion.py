@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
-
-from torch.utils.data import Dataset
 
 from torchtune.data._common import CROSS_ENTROPY_IGNORE_IDX
 from torchtune.data._utils import truncate
-from torchtune.datasets._rows import load_rows, place_of
+from torchtune.datasets._rows import load_rows
+from torchtune.datasets._sft import PreparedRows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from torchtune.modules.transforms.tokenizers import ModelTokenizer
 
 
@@ -39,8 +37,10 @@ class TextToSample:
         return {"tokens": tokens, "labels": [*tokens[1:], CROSS_ENTROPY_IGNORE_IDX]}
 
 
-class TextCompletionDataset(Dataset):
-    """A dataset of texts, each one a sample; rows come from files or the hub.
+class TextCompletionDataset(PreparedRows):
+    """A dataset of texts, each one a sample of ``tokens`` and ``labels``; rows come from files or the hub.
+
+    A label is the token that comes next, -100 for the last.
 
     Args:
         tokenizer: has ``encode(text, add_bos=, add_eos=)`` and ``max_seq_len``.
@@ -64,20 +64,5 @@ class TextCompletionDataset(Dataset):
         **load_dataset_kwargs: Any,
     ) -> None:
         self.add_eos = add_eos
-        self._prepare_sample = TextToSample(tokenizer, column, add_eos, max_seq_len=max_seq_len)
-        self._data = load_rows(source, filter_fn=filter_fn, **load_dataset_kwargs)
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
-        """``tokens`` and ``labels`` of a text; a label is the token that comes next, -100 for the last.
-
-        Raises:
-            ValueError: if the row has no text, with file and row in front.
-        """
-        row = self._data[index]
-        try:
-            return self._prepare_sample(row)
-        except ValueError as error:
-            raise ValueError(f"{place_of(self._data, index)}: {error}") from error
+        rows = load_rows(source, filter_fn=filter_fn, **load_dataset_kwargs)
+        super().__init__(rows, TextToSample(tokenizer, column, add_eos, max_seq_len=max_seq_len))

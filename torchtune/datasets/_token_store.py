@@ -12,7 +12,7 @@ import shutil
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch.distributed as dist
@@ -22,12 +22,6 @@ _VERSION = 2
 #: Samples that are made again to see whether a cache still holds what the dataset gives of its rows.
 _PROBES = 64
 _KINDS = ("tokens", "labels")
-
-
-class Store(Protocol):
-    """Takes samples, and gives them back as two long arrays of int32."""
-
-    def add(self, tokens: Any, labels: Any, weights: Any = None) -> tuple[int, int]: ...
 
 
 class Arrays:
@@ -92,6 +86,9 @@ class _Writer:
     def close(self) -> None:
         for file in self._files.values():
             file.close()
+
+
+Store = Arrays | _Writer
 
 
 class Mapped:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal
 
 from torchtune.data._validate import validate_messages
 from torchtune.datasets._builders import chat_transform
 from torchtune.datasets._rows import load_rows, place_of
 from torchtune.training.tool_eval.cases import ToolCase, Turns, case_from_bfcl, cases_from_messages
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Collection, Mapping, Sequence
 
 
 def tool_eval_dataset(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torchtune.data._tool_sets import TOOL_SETS, Row
-from torchtune.datasets._builders import chat_transform, sft_dataset
+from torchtune.datasets._builders import chat_transform, named, sft_dataset
 
 if TYPE_CHECKING:
     from torchtune.modules.transforms.tokenizers import ModelTokenizer
@@ -15,14 +15,8 @@ if TYPE_CHECKING:
 _STYLES = ("openai", "sharegpt", *TOOL_SETS)
 
 
-class _Adapted:
-    """A row's adapter and the transform of the form that it gives."""
-
-    def __init__(self, adapt: Callable[[Row], dict[str, Any]], transform: Callable[[Row], Row]) -> None:
-        self._adapt, self._transform = adapt, transform
-
-    def __call__(self, sample: Row) -> Row:
-        return self._transform(self._adapt(sample))
+def _adapted(adapt: Callable[[Row], Row], transform: Callable[[Row], Row], sample: Row) -> Row:
+    return transform(adapt(sample))
 
 
 def tool_calling_dataset(
@@ -44,31 +38,16 @@ def tool_calling_dataset(
     builtin_tools: Collection[str] = (),
     **load_dataset_kwargs: Any,
 ) -> Any:
-    """Conversations with tools, of one's own rows or of a public set.
+    """Conversations with tools, of one's own rows or of a public set; see :func:`chat_dataset` for what stands there.
 
     Args:
-        tokenizer: a model tokenizer.
         source: see :class:`SFTDataset`. Default: the public set that ``style`` names.
         style: ``"openai"`` or ``"sharegpt"``, or the schema of a public set: ``"glaive"`` (glaive-function-calling-v2),
             ``"xlam"`` (xlam-function-calling-60k), ``"hermes"`` (hermes-function-calling-v1), ``"toolace"`` (ToolACE),
             ``"apigen_mt"`` (APIGen-MT-5k), ``"when2call"`` (When2Call).
-        conversation_column: the rows' name for the conversation, for the first two styles.
-        train_on_input: whether all messages are trained on, not only the assistant's.
-        masking_strategy: in place of ``train_on_input``, see :func:`chat_dataset`.
-        new_system_prompt: a system message in place of the rows' own.
-        packed: whether samples are packed to the tokenizer's ``max_seq_len``.
+        conversation_column: the rows' name for the conversation, for the first two styles; ``tools_column`` likewise.
         filter_fn: keeps the rows for which it is true; it gets rows as they are in the source.
-        split: the split, or a slice of it.
-        tools: the tools of rows that have none of their own.
-        tools_column: the rows' name for their tools, for the first two styles.
-        nulls: see :func:`chat_dataset`.
-        parse_text_calls: see :func:`chat_dataset`. Default: as the style needs it.
-        builtin_tools: see :func:`chat_dataset`.
-        load_dataset_kwargs: as for :func:`chat_dataset`, ``streaming`` too.
-
-    Returns:
-        A dataset of the source's rows, read when they are asked for; packs of them where ``packed`` is set, a stream of
-            them with ``streaming=True``.
+        parse_text_calls: as in :func:`chat_dataset`. Default: as the style needs it.
 
     Raises:
         ValueError: if the style is unknown, or there is no source.
@@ -96,7 +75,7 @@ def tool_calling_dataset(
         parse_text_calls=text_calls if parse_text_calls is None else parse_text_calls,
     )
     if known is not None:
-        transform = _Adapted(known.adapt, transform)
+        transform = partial(_adapted, known.adapt, transform)
         source = source or known.source
     assert source is not None
     return sft_dataset(
@@ -109,15 +88,14 @@ def tool_calling_dataset(
     )
 
 
-def _named(style: str) -> Any:
-    builder = partial(tool_calling_dataset, style=style)
-    builder.__doc__ = f"``{TOOL_SETS[style].source}``; see :func:`tool_calling_dataset`."
-    return builder
+def _of_set(name: str, style: str) -> Any:
+    doc = f"``{TOOL_SETS[style].source}``; see :func:`tool_calling_dataset`."
+    return named(name, tool_calling_dataset, doc, style=style)
 
 
-glaive_function_calling_dataset = _named("glaive")
-xlam_function_calling_dataset = _named("xlam")
-hermes_function_calling_dataset = _named("hermes")
-toolace_dataset = _named("toolace")
-apigen_mt_dataset = _named("apigen_mt")
-when2call_dataset = _named("when2call")
+glaive_function_calling_dataset = _of_set("glaive_function_calling_dataset", "glaive")
+xlam_function_calling_dataset = _of_set("xlam_function_calling_dataset", "xlam")
+hermes_function_calling_dataset = _of_set("hermes_function_calling_dataset", "hermes")
+toolace_dataset = _of_set("toolace_dataset", "toolace")
+apigen_mt_dataset = _of_set("apigen_mt_dataset", "apigen_mt")
+when2call_dataset = _of_set("when2call_dataset", "when2call")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,6 @@ from torchtune.data._transforms import InputOutputToMessages, ShareGPTToMessages
 from torchtune.datasets._sft import SFTDataset, SFTTransform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from torchtune.modules.transforms import Transform
 
 
@@ -37,18 +36,13 @@ def multimodal_chat_dataset(
 ) -> SFTDataset:
     """ShareGPT conversations about an image; the answers are trained on.
 
+    See :func:`~torchtune.datasets.chat_dataset` for the rest.
+
     Args:
         model_transform: the model's transform of messages and images.
-        source: see :class:`~torchtune.datasets.SFTDataset`.
         column_map: the rows' names for ``conversations`` and ``image``.
-        new_system_prompt: a system message in place of the rows' own.
         packed: not supported.
         image_tag: where in the first user message that has it the image goes.
-        image_dir: folder that the rows' image paths start from, and that they can't leave.
-        filter_fn: keeps the rows for which it is true.
-        split: the split, or a slice of it such as ``"train[:5%]"``.
-        image_urls: whether images are fetched from URLs; else a row with one is refused.
-        load_dataset_kwargs: for ``datasets.load_dataset``.
 
     Returns:
         A dataset of what ``model_transform`` makes of each row, with labels that leave the prompt out.
@@ -87,12 +81,7 @@ def llava_instruct_dataset(
     See :func:`multimodal_chat_dataset` for the rest.
 
     Args:
-        image_dir: folder that the rows' image paths start from, and that they can't leave.
-        column_map: the rows' names for ``conversations`` and ``image``.
         data_files: the file of the source to read.
-
-    Raises:
-        ValueError: if ``packed``.
     """
     transform = ShareGPTToMessages(
         train_on_input=False,
@@ -213,9 +202,6 @@ def the_cauldron_dataset(
         subset: one of its datasets, such as ``"ocrvqa"``.
         column_map: see :class:`TheCauldronToMessages`.
         new_system_prompt: a system message to put first.
-
-    Raises:
-        ValueError: if ``packed``.
     """
     transform = TheCauldronToMessages(column_map=column_map, new_system_prompt=new_system_prompt)
     return _dataset(
