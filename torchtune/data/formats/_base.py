@@ -5,123 +5,24 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from torchtune.data._message import Message, ToolCall
 
-    from torchtune.data._message import Message, ToolCall
-
-    from ._read import Source
-    from ._write import Chat, Turn, Writer
+from ._hermes_style import lend_tools, to_plain_turns
+from ._parts import Option, ParsedMessage, Part, Segment, UnparsedCall
+from ._read import Source
+from ._schemas import schema_problem
+from ._write import Chat, Turn, Writer, wrap_tools
 
 _log = logging.getLogger(__name__)
 #: How many of a format's own texts it remembers, for each message that they stand in.
 _LITERALS = 4096
-
-#: What a piece of a message is. Loss selectors choose by it; None is scaffolding.
-Part = Literal["header", "content", "reasoning", "call", "result", "end"]
-
-
-class Segment(NamedTuple):
-    """A stretch of a rendered conversation.
-
-    Args:
-        text: the characters, as the official template writes them.
-        special: True for one control token of the family, False for plain text, which never becomes a control token.
-        message_index: index of the message it belongs to; None for scaffolding (a default system prompt, BOS).
-        sampled: True for exactly what the model itself must emit, its end token included.
-        part: what of the message it is.
-        media: an image or other media that stands here instead of text.
-    """
-
-    text: str
-    special: bool = False
-    message_index: int | None = None
-    sampled: bool = False
-    part: Part | None = None
-    media: Any = None
-
-
-@dataclass
-class UnparsedCall:
-    """Model output that was meant as a call and is none.
-
-    Args:
-        text: the output, as emitted.
-        reason: why it is no call.
-    """
-
-    text: str
-    reason: str
-
-
-@dataclass
-class ParsedMessage:
-    """An assistant turn, read back from model output. Nothing of the output is lost.
-
-    Args:
-        content: the text outside calls and reasoning.
-        reasoning_content: the reasoning, or None where the output has none.
-        tool_calls: the calls that parsed, in order.
-        unparsed: the calls that did not, each with its reason.
-        complete: True if the turn's end was seen.
-    """
-
-    content: str = ""
-    reasoning_content: str | None = None
-    tool_calls: list[ToolCall] = field(default_factory=list)
-    unparsed: list[UnparsedCall] = field(default_factory=list)
-    complete: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """The message in OpenAI form, argument values as an object; what could not be parsed under ``unparsed``."""
-        message: dict[str, Any] = {"role": "assistant", "content": self.content or None}
-        if self.reasoning_content is not None:
-            message["reasoning_content"] = self.reasoning_content
-        if self.tool_calls:
-            message["tool_calls"] = [call.to_dict() for call in self.tool_calls]
-        if self.unparsed:
-            message["unparsed"] = [{"text": call.text, "reason": call.reason} for call in self.unparsed]
-        return message
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option of ``render``.
-
-    None is always allowed where it is the default.
-
-    Args:
-        default: its value where none is given.
-        allowed: a type, or a tuple of values.
-        doc: what it does.
-    """
-
-    default: Any
-    allowed: type | tuple[Any, ...]
-    doc: str
-
-    def accepts(self, value: Any) -> bool:
-        """Whether the option may have this value.
-
-        Args:
-            value: any value.
-        """
-        if value is None:
-            return self.default is None
-        return isinstance(value, self.allowed) if isinstance(self.allowed, type) else value in self.allowed
-
-    @property
-    def expected(self) -> str:
-        """The allowed values in words, for errors."""
-        if isinstance(self.allowed, type):
-            return self.allowed.__name__
-        return "one of " + ", ".join(map(repr, self.allowed))
 
 
 class ChatFormat(ABC):
@@ -227,8 +128,6 @@ class ChatFormat(ABC):
             ValueError: if an option is unknown, the family cannot express a message (its index and a way out are named), or
                 a tool is no function schema where the format has to read it.
         """
-        from ._write import Chat, Writer
-
         resolved = self._resolve(options) if options else self._defaults
         chat = Chat.of(messages, tools, resolved, add_generation_prompt, self)
         if not self.native_tools:
@@ -241,8 +140,6 @@ class ChatFormat(ABC):
         try:
             self.write(writer, chat)
         except (AttributeError, KeyError, TypeError) as error:
-            from ._schemas import schema_problem
-
             if (problem := schema_problem(chat.tools)) is None:
                 raise
             raise ValueError(f"Format {self.name}: {problem}. Mend the schema of this tool.") from error
@@ -273,9 +170,6 @@ class ChatFormat(ABC):
         Raises:
             ValueError: if an option is unknown.
         """
-        from ._read import Source
-        from ._write import wrap_tools
-
         resolved = self._resolve(options)
         source = Source.of(output, self)
         try:
@@ -357,8 +251,6 @@ class ChatFormat(ABC):
     @cached_property
     def pattern(self) -> Any:
         """A compiled pattern that splits text at the control tokens, longest first."""
-        import re
-
         return re.compile("(" + "|".join(map(re.escape, sorted(self.controls, key=len, reverse=True))) + ")")
 
     def literal(self, text: str, index: int | None, sampled: bool, part: Part | None) -> list[Segment]:
@@ -395,8 +287,6 @@ class ChatFormat(ABC):
 
     def _without_tools(self, chat: Chat) -> None:
         """Turns tools into plain turns by the convention chosen, or refuses calls and results."""
-        from ._hermes_style import to_plain_turns
-
         if getattr(chat.options, "tool_convention", None) == "hermes":
             to_plain_turns(chat, self)
             return
@@ -424,8 +314,6 @@ class ChatFormat(ABC):
         Returns:
             The same, or under ``tool_convention="hermes"`` one that writes tools, calls and results as this format does.
         """
-        from ._hermes_style import lend_tools
-
         lent = getattr(self._resolve({}), "tool_convention", None) == "hermes"
         return lend_tools(template, self) if lent else template
 

@@ -5,19 +5,15 @@ Source: the ``chat_template`` of the model's ``tokenizer_config.json``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
-from ._base import ChatFormat, ParsedMessage, UnparsedCall
+from torchtune.data._message import ToolCall
+
+from ._base import ChatFormat, ParsedMessage
 from ._hermes_style import result_text
-from ._read import BadCall, Draft, Source, call_from, decode_json, read_thinking
-from ._write import dumps
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from torchtune.data._message import ToolCall
-
-    from ._write import Chat, Turn, Writer
+from ._read import Draft, Source, call_from, read_named_json, read_section, read_thinking
+from ._write import Chat, Turn, Writer, dumps
 
 _BOS, _EOS, _USER, _ASSISTANT = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"
 _CALLS, _CALLS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
@@ -94,40 +90,5 @@ class DeepSeekV3_1(ChatFormat):
         return draft.done(source)
 
     def _read_call(self, source: Source, at: int) -> tuple[ToolCall, int]:
-        separator = source.find(_SEP, at)
-        if separator < 0:
-            raise BadCall(f"expected {_SEP} after the function's name")
-        value, end = decode_json(source.text, source.skip_space(separator + len(_SEP)))
-        return call_from({"name": source.rest(at, separator).strip(), "arguments": value}), end
-
-
-def read_section(source: Source, start: int, draft: Draft, tags: tuple[str, str, str, str], read_call: Any) -> None:
-    """Reads text, then calls in a section."""
-    section, opening, closing, section_end = tags
-    begin = source.find(section, start)
-    draft.texts.append(source.rest(start, begin if begin >= 0 else None))
-    if begin < 0:
-        return
-    at = begin + len(section)
-    while True:
-        token_at, token = source.first((opening, section_end), at)
-        between = source.rest(at, token_at if token_at >= 0 else None)
-        if token != opening:
-            if between.strip():
-                draft.unparsed.append(UnparsedCall(between, f"expected {opening} or {section_end}"))
-            if token == section_end and source.rest(token_at + len(section_end)).strip():
-                draft.texts.append(source.rest(token_at + len(section_end)))
-            return
-        if between.strip():
-            draft.unparsed.append(UnparsedCall(between, f"expected {opening}"))
-        try:
-            call, end = read_call(source, token_at + len(opening))
-            end = source.skip_space(end)
-            if not source.at(closing, end):
-                raise BadCall(f"expected {closing}, found {source.rest(end, end + 30)!r}")
-            draft.calls.append(call)
-            at = end + len(closing)
-        except BadCall as error:
-            closed, which = source.first((closing, section_end), token_at)
-            at = len(source.text) if closed < 0 else closed + (len(closing) if which == closing else 0)
-            draft.unparsed.append(UnparsedCall(source.rest(token_at, at), str(error)))
+        name, value, end = read_named_json(source, at, _SEP, "the function's name")
+        return call_from({"name": name, "arguments": value}), end

@@ -5,12 +5,10 @@ Sources: the ``chat_template`` of each model's ``tokenizer_config.json``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ._plain import PlainFormat
-
-if TYPE_CHECKING:
-    from ._write import Chat, Writer
+from ._write import Chat, Piece, Writer
 
 
 class Gemma2(PlainFormat):
@@ -60,8 +58,6 @@ class Gemma3(Gemma2):
                 raise self.refuse(
                     system, "the system text stands in the first user message, and there is none", "Add one."
                 )
-            from ._write import Piece
-
             chat.turns = turns
             lead = [Piece(p.text, p.part, system.index, p.media) for p in system.pieces]
             turns[0].pieces[:0] = [*lead, Piece("\n\n", "content", system.index)]

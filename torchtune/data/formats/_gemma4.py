@@ -6,19 +6,15 @@ Source: the ``chat_template`` of the models' ``tokenizer_config.json``.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 from torchtune.data._message import ToolCall
 
-from ._base import ChatFormat, Option, ParsedMessage, UnparsedCall
+from ._base import ChatFormat, Option, ParsedMessage
 from ._qwen import write_thought
-from ._read import BadCall, Draft, Source, read_thinking
-from ._write import NO_VALUE
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from ._write import Chat, Turn, Writer
+from ._read import BadCall, Draft, Source, read_marked_calls, read_thinking
+from ._write import NO_VALUE, Chat, Turn, Writer
 
 _QUOTE = '<|"|>'
 _CALL, _CALL_END, _RESPONSE = "<|tool_call>", "<tool_call|>", "<|tool_response>"
@@ -162,17 +158,8 @@ class Gemma4(ChatFormat):
         at = read_thinking(source, draft, "<|channel>", "<channel|>")
         if draft.reasoning:
             draft.reasoning = draft.reasoning.removeprefix("thought\n").removeprefix("thought") or None
-        while (opened := source.find(_CALL, at)) >= 0:
-            draft.texts.append(source.rest(at, opened))
-            try:
-                call, at = _read_call(source, opened + len(_CALL))
-                draft.calls.append(call)
-            except BadCall as error:
-                closed = source.find(_CALL_END, opened)
-                at = len(source.text) if closed < 0 else closed + len(_CALL_END)
-                draft.unparsed.append(UnparsedCall(source.rest(opened, at), str(error)))
-        draft.texts.append(source.rest(at))
-        if draft.calls and not draft.unparsed and not source.rest(at):
+        read_marked_calls(source, at, draft, _CALL, _CALL_END, _read_call)
+        if draft.calls and not draft.unparsed and not draft.texts[-1]:
             # The result that follows a call is no part of the turn, so that the closed call itself is its end.
             source.complete = True
         return draft.done(source)
@@ -276,14 +263,14 @@ def _items(items: dict[str, Any]) -> _Shown:
     return shown
 
 
-def _read_call(source: Source, start: int) -> tuple[ToolCall, int]:
+def _read_call(source: Source, start: int) -> tuple[list[ToolCall], int]:
     head = _HEAD.match(source.text, start)
     if not head:
         raise BadCall(f"expected call:name{{...}}, found {source.rest(start, start + 30)!r}")
     arguments, at = _read_object(source, head.end() - 1)
     if not source.at(_CALL_END, at):
         raise BadCall(f"expected {_CALL_END} after the arguments, found {source.rest(at, at + 30)!r}")
-    return ToolCall(head[1].strip(), arguments), at + len(_CALL_END)
+    return [ToolCall(head[1].strip(), arguments)], at + len(_CALL_END)
 
 
 def _read_value(source: Source, at: int) -> tuple[Any, int]:

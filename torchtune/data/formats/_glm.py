@@ -5,7 +5,8 @@ Sources: the ``chat_template`` of the models' ``tokenizer_config.json``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 from torchtune.data._message import ToolCall
 
@@ -13,13 +14,8 @@ from ._base import ChatFormat, Option, ParsedMessage
 from ._hermes_style import result_text
 from ._qwen import split_thought, write_thought
 from ._read import BadCall, Draft, Source, read_tagged_calls, read_thinking
-from ._write import dumps_schema
+from ._write import Chat, Turn, Writer, dumps_schema
 from ._xml_calls import argument_schemas, json_scalars, typed
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from ._write import Chat, Turn, Writer
 
 _KEY, _KEY_END, _VALUE, _VALUE_END = "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"
 _TOOLS_HEAD = (

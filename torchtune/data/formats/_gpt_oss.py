@@ -6,16 +6,12 @@ Source: the ``chat_template`` of the models' ``tokenizer_config.json``.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 from ._base import ChatFormat, Option, ParsedMessage, UnparsedCall
 from ._read import BadCall, Draft, Source, call_from, decode_json
-from ._write import NO_VALUE, dumps
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from ._write import Chat, Turn, Writer
+from ._write import NO_VALUE, Chat, Turn, Writer, dumps
 
 _INDENT = "\n" + " " * 16
 _RECIPIENT = re.compile(r"to=functions\.(\S+?)(?=<\||\s|\Z)")
@@ -47,6 +43,7 @@ class GptOss(ChatFormat):
     prompt = "<|start|>assistant"
 
     def write(self, w: Writer, chat: Chat) -> None:
+        chat.refuse_late_system(self)
         system, turns = chat.split_system()
         options = chat.options
         w.lit("<|start|>system<|message|>")
@@ -73,8 +70,6 @@ class GptOss(ChatFormat):
                 w.lit(f"<|start|>functions.{name} to=assistant<|channel|>commentary<|message|>", "header")
                 w.text(dumps(turn.text if turn.value is NO_VALUE else turn.value), "result")
                 w.end("<|end|>")
-            elif turn.role == "system":
-                raise self.refuse(turn, "found a system message after the start", "Put the system message first.")
             else:
                 answered = any(later.role == "assistant" and not later.calls for later in turns[at + 1 :])
                 last = at == len(turns) - 1 and not chat.generate

@@ -5,12 +5,8 @@ Source: the ``chat_template`` of the models' ``tokenizer_config.json``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ._qwen import ChatML
-
-if TYPE_CHECKING:
-    from ._write import Chat, Turn, Writer
+from ._write import Chat, Turn, Writer
 
 _TOOLS_HEAD = (
     "You are a helpful assistant with access to the following tools. You may call one or more tools to assist with the "

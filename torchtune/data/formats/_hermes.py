@@ -5,14 +5,11 @@ Source: the ``tool_use`` and ``default`` chat templates in the models' ``tokeniz
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._hermes_style import result_text
 from ._qwen import END, START, ChatML
-from ._write import dumps
-
-if TYPE_CHECKING:
-    from ._write import Chat, Turn, Writer
+from ._write import Chat, Turn, Writer, dumps
 
 _HEAD = (
     "You are a function calling AI model. You are provided with function signatures within <tools></tools> XML tags. "

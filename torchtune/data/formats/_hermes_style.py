@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ._base import Option
-from ._write import NO_VALUE, Piece, dumps
+from ._parts import Option
+from ._write import NO_VALUE, Chat, Piece, Turn, dumps
 
 if TYPE_CHECKING:
     from ._base import ChatFormat
-    from ._write import Chat, Turn
 
 #: The option that formats without native tools take.
 TOOL_CONVENTION = Option(None, ("hermes",), 'How to write tools: None refuses calls, "hermes" writes <tool_call> text.')
@@ -129,8 +128,6 @@ def to_plain_turns(chat: Chat, fmt: ChatFormat) -> None:
 
 
 def _place_tools(chat: Chat, fmt: ChatFormat) -> None:
-    from ._write import Turn
-
     text = TOOLS_HEAD + "".join(f"{dumps(tool)}\n" for tool in chat.tools) + TOOLS_FOOT
     if chat.turns and chat.turns[0].role == "system":
         system = chat.turns[0]

@@ -5,20 +5,15 @@ Source: the ``chat_template`` of the model's ``tokenizer_config.json``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
+
+from torchtune.data._message import ToolCall
 
 from ._base import ChatFormat, ParsedMessage
-from ._deepseek import read_section
 from ._hermes_style import result_text
-from ._read import BadCall, Draft, Source, call_from, decode_json
-from ._write import dumps
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from torchtune.data._message import ToolCall
-
-    from ._write import Chat, Writer
+from ._read import Draft, Source, call_from, read_named_json, read_section
+from ._write import Chat, Writer, dumps
 
 _MIDDLE, _END = "<|im_middle|>", "<|im_end|>"
 _SECTION, _SECTION_END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
@@ -87,10 +82,6 @@ class KimiK2(ChatFormat):
         return draft.done(source)
 
     def _read_call(self, source: Source, at: int) -> tuple[ToolCall, int]:
-        begun = source.find(_ARGUMENTS, at)
-        if begun < 0:
-            raise BadCall(f"expected {_ARGUMENTS} after the call's id")
-        identity = source.rest(at, begun).strip()
+        identity, value, end = read_named_json(source, at, _ARGUMENTS, "the call's id")
         name = identity.removeprefix("functions.").rsplit(":", 1)[0]
-        value, end = decode_json(source.text, source.skip_space(begun + len(_ARGUMENTS)))
         return call_from({"name": name, "arguments": value, "id": identity}), end

@@ -6,20 +6,16 @@ Source: the ``chat_template`` of the models' ``tokenizer_config.json``.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 from torchtune.data._message import ToolCall
 
-from ._base import ChatFormat, ParsedMessage, UnparsedCall
+from ._base import ChatFormat, ParsedMessage
 from ._hermes_style import result_text
 from ._qwen import END, START
-from ._read import BadCall, Draft, Source, decode_json
-from ._write import dumps
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from ._write import Chat, Turn, Writer
+from ._read import BadCall, Draft, Source, decode_json, read_marked_calls
+from ._write import Chat, Turn, Writer, dumps
 
 _CALLS, _CALLS_END = "<|tool_call_start|>", "<|tool_call_end|>"
 _NAME = re.compile(r"\s*([^\s(),\[\]=]+)\s*\(\s*")
@@ -79,19 +75,15 @@ class Lfm2(ChatFormat):
 
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
         draft = Draft()
-        at = 0
-        while (opened := source.find(_CALLS, at)) >= 0:
-            draft.texts.append(source.rest(at, opened))
-            start = opened + len(_CALLS)
-            closed = source.find(_CALLS_END, start)
-            at = len(source.text) if closed < 0 else closed + len(_CALLS_END)
-            inside = source.rest(start, closed if closed >= 0 else None)
-            try:
-                draft.calls.extend(read_python_calls(inside))
-            except BadCall as error:
-                draft.unparsed.append(UnparsedCall(source.rest(opened, at), str(error)))
-        draft.texts.append(source.rest(at))
+        read_marked_calls(source, 0, draft, _CALLS, _CALLS_END, _read_section)
         return draft.done(source)
+
+
+def _read_section(source: Source, start: int) -> tuple[list[ToolCall], int]:
+    closed = source.find(_CALLS_END, start)
+    if closed < 0:
+        return read_python_calls(source.rest(start)), len(source.text)
+    return read_python_calls(source.rest(start, closed)), closed + len(_CALLS_END)
 
 
 def python(value: Any) -> str:

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 from torchtune.data._message import ToolCall
 
-from ._base import ChatFormat, Option, ParsedMessage, UnparsedCall
+from ._base import ChatFormat, Option, ParsedMessage, Segment, UnparsedCall
 from ._hermes_style import call_json, result_text
 from ._plain import PlainFormat
 from ._read import BadCall, Draft, Source, call_from, decode_json
-from ._write import NO_VALUE, dumps, dumps_schema
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import SimpleNamespace
-
-    from ._base import Segment
-    from ._write import Chat, Turn, Writer
+from ._write import NO_VALUE, Chat, Turn, Writer, dumps, dumps_schema
 
 _START, _END = "<|start_header_id|>", "<|end_header_id|>"
 _CONTROLS = ("<|begin_of_text|>", "<|end_of_text|>", _START, _END, "<|eot_id|>", "<|eom_id|>", "<|python_tag|>")

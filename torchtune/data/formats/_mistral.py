@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 from torchtune.data._message import ToolCall
 
 from ._base import ChatFormat, Option, ParsedMessage, UnparsedCall
 from ._hermes_style import result_text
 from ._read import BadCall, Draft, Source, call_from, decode_json, read_call_list, read_thinking
-from ._write import NO_VALUE, dumps
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from ._write import Chat, Turn, Writer
+from ._write import NO_VALUE, Chat, Turn, Writer, dumps
 
 _CALLS, _ARGS, _ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
 #: Role -> the roles that may follow; "" is the start.

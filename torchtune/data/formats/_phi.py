@@ -5,18 +5,14 @@ Sources: the ``chat_template`` of each model's ``tokenizer_config.json``; for Ph
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 from ._base import Option, ParsedMessage
 from ._hermes_style import result_text, to_plain_turns
 from ._plain import PlainFormat
 from ._read import Draft, Source, read_call_list
-from ._write import dumps
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from ._write import Chat, Turn, Writer
+from ._write import Chat, Turn, Writer, dumps
 
 _CALL, _CALL_END, _RESPONSE = "<|tool_call|>", "<|/tool_call|>", "<|tool_response|>"
 #: What the model card writes before the tools, for conversations that have no system message.

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 from ._base import ChatFormat, Option, ParsedMessage
 from ._hermes_style import TOOL_CONVENTION
 from ._read import Draft, Source, read_tagged_calls
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from ._write import Chat, Turn, Writer
+from ._write import Chat, Turn, Writer
 
 
 class PlainFormat(ChatFormat):

@@ -5,18 +5,14 @@ Sources: the ``chat_template`` of each model's ``tokenizer_config.json``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 from ._base import ChatFormat, Option, ParsedMessage
 from ._hermes_style import TOOLS_FOOT, TOOLS_HEAD, call_json, result_text
 from ._plain import PlainFormat
 from ._read import Draft, Source, read_tagged_calls, read_thinking
-from ._write import dumps_schema
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from ._write import Chat, Turn, Writer
+from ._write import Chat, Turn, Writer, dumps_schema
 
 START, END = "<|im_start|>", "<|im_end|>"
 EMPTY_THOUGHT = "<think>\n\n</think>\n\n"

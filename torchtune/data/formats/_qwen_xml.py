@@ -5,27 +5,16 @@ Sources: the ``chat_template`` of each model's ``tokenizer_config.json`` (Qwen 3
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
+from torchtune.data._message import ToolCall
+
+from ._base import Option, ParsedMessage
 from ._qwen import END, START, ChatML, Qwen3, Qwen3Instruct, last_query, split_thought, write_thought
 from ._read import Draft, Source, read_tagged_calls, read_thinking
-from ._write import NO_VALUE, dumps_schema
-from ._xml_calls import (
-    argument_schemas,
-    json_scalars,
-    python_lists,
-    python_scalars,
-    read_function,
-    write_function,
-)
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from torchtune.data._message import ToolCall
-
-    from ._base import Option, ParsedMessage
-    from ._write import Chat, Turn, Writer
+from ._write import NO_VALUE, Chat, Turn, Writer, dumps_schema
+from ._xml_calls import argument_schemas, json_scalars, python_lists, python_scalars, read_function, write_function
 
 _INSTRUCTIONS = """
 
@@ -66,9 +55,8 @@ class Qwen3Coder(Qwen3Instruct):
     default_with_tools = "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks."
     tools_title = ""
 
-    def show(self, value: Any) -> str:
-        """An argument's value, or a schema's, as text."""
-        return python_lists(value)
+    #: An argument's value, or a schema's, as text.
+    show = staticmethod(python_lists)
 
     def comparable(self, call: ToolCall) -> Any:
         return call.name, {key: self.show(value) for key, value in call.arguments.items()}
@@ -152,8 +140,7 @@ class Qwen3_5(Qwen3Coder):
     writes_reasoning = True
     options: ClassVar[dict[str, Option]] = Qwen3.options
 
-    def show(self, value: Any) -> str:
-        return python_scalars(value)
+    show = staticmethod(python_scalars)
 
     def write(self, w: Writer, chat: Chat) -> None:
         chat.refuse_late_system(self)
@@ -213,9 +200,7 @@ class Qwen3_6(Qwen3_5):
     """Qwen 3.6: as 3.5, with JSON's true, false and null."""
 
     name = "qwen3_6"
-
-    def show(self, value: Any) -> str:
-        return json_scalars(value)
+    show = staticmethod(json_scalars)
 
 
 class Nemotron3(Qwen3_5):

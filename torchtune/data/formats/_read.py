@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torchtune.data._message import ToolCall
 
-from ._base import ParsedMessage, UnparsedCall
+from ._parts import ParsedMessage, Segment, UnparsedCall
 from ._write import dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ._base import ChatFormat, Segment
+    from ._base import ChatFormat
 
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\r\n"
@@ -90,6 +89,13 @@ class Draft:
     calls: list[ToolCall] = field(default_factory=list)
     unparsed: list[UnparsedCall] = field(default_factory=list)
     reasoning: str | None = None
+
+    def damaged(self, source: Source, start: int, closing: str, error: BadCall) -> int:
+        """Notes that the call at ``start`` is none; returns where it ends."""
+        closed = source.find(closing, start)
+        end = len(source.text) if closed < 0 else closed + len(closing)
+        self.unparsed.append(UnparsedCall(source.rest(start, end), str(error)))
+        return end
 
     def done(self, source: Source) -> ParsedMessage:
         return ParsedMessage("".join(self.texts), self.reasoning, self.calls, self.unparsed, source.complete)
@@ -191,10 +197,68 @@ def read_tagged_calls(
                 raise BadCall(f"expected {closing}, found {source.rest(end, end + 30)!r}")
             draft.calls.append(call)
         except BadCall as error:
-            closed = source.find(closing, opened)
-            end = len(source.text) if closed < 0 else closed + len(closing)
-            draft.unparsed.append(UnparsedCall(source.rest(opened, end), str(error)))
+            end = draft.damaged(source, opened, closing, error)
         at = end
     tail = source.rest(at)
     if first or tail.strip():
         draft.texts.append(tail)
+
+
+def read_marked_calls(
+    source: Source,
+    at: int,
+    draft: Draft,
+    opening: str,
+    closing: str,
+    read_calls: Callable[[Source, int], tuple[list[ToolCall], int]],
+) -> None:
+    """Reads text and calls in turns, white space included, to the end of the text; ``read_calls`` reads the closing too."""
+    while (opened := source.find(opening, at)) >= 0:
+        draft.texts.append(source.rest(at, opened))
+        try:
+            calls, at = read_calls(source, opened + len(opening))
+            draft.calls += calls
+        except BadCall as error:
+            at = draft.damaged(source, opened, closing, error)
+    draft.texts.append(source.rest(at))
+
+
+def read_named_json(source: Source, at: int, separator: str, what: str) -> tuple[str, Any, int]:
+    """The text before a separator, ``what`` in words, the JSON value behind it, and where that ends."""
+    begun = source.find(separator, at)
+    if begun < 0:
+        raise BadCall(f"expected {separator} after {what}")
+    value, end = decode_json(source.text, source.skip_space(begun + len(separator)))
+    return source.rest(at, begun).strip(), value, end
+
+
+def read_section(source: Source, start: int, draft: Draft, tags: tuple[str, str, str, str], read_call: Any) -> None:
+    """Reads text, then calls in a section."""
+    section, opening, closing, section_end = tags
+    begin = source.find(section, start)
+    draft.texts.append(source.rest(start, begin if begin >= 0 else None))
+    if begin < 0:
+        return
+    at = begin + len(section)
+    while True:
+        token_at, token = source.first((opening, section_end), at)
+        between = source.rest(at, token_at if token_at >= 0 else None)
+        if token != opening:
+            if between.strip():
+                draft.unparsed.append(UnparsedCall(between, f"expected {opening} or {section_end}"))
+            if token == section_end and source.rest(token_at + len(section_end)).strip():
+                draft.texts.append(source.rest(token_at + len(section_end)))
+            return
+        if between.strip():
+            draft.unparsed.append(UnparsedCall(between, f"expected {opening}"))
+        try:
+            call, end = read_call(source, token_at + len(opening))
+            end = source.skip_space(end)
+            if not source.at(closing, end):
+                raise BadCall(f"expected {closing}, found {source.rest(end, end + 30)!r}")
+            draft.calls.append(call)
+            at = end + len(closing)
+        except BadCall as error:
+            closed, which = source.first((closing, section_end), token_at)
+            at = len(source.text) if closed < 0 else closed + (len(closing) if which == closing else 0)
+            draft.unparsed.append(UnparsedCall(source.rest(token_at, at), str(error)))

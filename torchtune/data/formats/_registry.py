@@ -5,17 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ._base import ChatFormat
 from ._hermes_style import own_template
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ._base import ChatFormat
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,12 @@ Source: the ``chat_template`` of the model's ``tokenizer_config.json``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ._base import Option
 from ._hermes_style import result_text
 from ._qwen import END, START, ChatML, Qwen3, write_thought
-
-if TYPE_CHECKING:
-    from ._write import Chat, Turn, Writer
+from ._write import Chat, Turn, Writer
 
 _WHO = "You are a helpful AI assistant named SmolLM, trained by Hugging Face."
 _THINK = (

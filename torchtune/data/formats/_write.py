@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import marshal
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from torchtune.data._message import TOOL_ROLES
+from torchtune.data._message import TOOL_ROLES, Message, ToolCall
 
-from ._base import Segment
+from ._parts import Part, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import SimpleNamespace
-
-    from torchtune.data._message import Message, ToolCall
-
-    from ._base import ChatFormat, Part
+    from ._base import ChatFormat
 
 #: Stands where a tool result is text, so that a JSON null is told apart from none.
 NO_VALUE: Any = object()
-
 
 _compact = json.JSONEncoder(ensure_ascii=False).encode
 _quoted = json.encoder.encode_basestring

@@ -5,19 +5,14 @@ from __future__ import annotations
 import ast
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from torchtune.data._message import ToolCall
 from torchtune.data._tools import tool_name, tool_parameters
 
-from ._read import BadCall
-from ._write import dumps
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ._read import Source
-    from ._write import Writer
+from ._read import BadCall, Source
+from ._write import Writer, dumps
 
 _FUNCTION = re.compile(r"\s*<function=([^>\n]*)>\n?")
 _PARAMETER = re.compile(r"\s*<parameter=([^>\n]*)>\n?")
