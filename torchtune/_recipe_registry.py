@@ -91,11 +91,7 @@ def get_all_recipes() -> list[Recipe]:
 
 
 def recipes_root() -> Path:
-    """The folder of the recipes: beside the package, in a checkout and in an installed wheel.
-
-    Raises:
-        FileNotFoundError: if torchtune was installed without its recipes.
-    """
+    """The folder of the recipes: beside the package, in a checkout and in an installed wheel."""
     beside = Path(__file__).resolve().parent.parent / "recipes"
     if beside.is_dir():
         return beside
@@ -138,12 +134,7 @@ def _trains_whole(model: Any) -> bool:
 
 
 def missing_keys(recipe: str, config: Mapping[str, Any]) -> str | None:
-    """What a config lacks to be one of a recipe, in a sentence; None if nothing.
-
-    Args:
-        recipe: name of the recipe.
-        config: the config's keys and values.
-    """
+    """What a config lacks to be one of a recipe, in a sentence; None if nothing."""
     needed = next((keys for start, keys in _NEEDS.items() if recipe.startswith(start)), ())
     missing = [key for key in needed if config.get(key) is None]
     if "lora" in recipe and config and _trains_whole(config.get("model")):
@@ -162,11 +153,7 @@ def recipe_file(recipe: Recipe) -> Path:
 
 
 def config_keys(file: Path) -> frozenset[str]:
-    """The config keys that a recipe declares in its ``CONFIG_KEYS``, read without importing it; empty if it has none.
-
-    Args:
-        file: the recipe. ``CONFIG_KEYS`` is a literal of strings at its top level; a dotted key is a key in a section.
-    """
+    """The config keys that a recipe declares in its ``CONFIG_KEYS``, read without importing it; empty if it has none."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if not isinstance(node, (ast.Assign, ast.AnnAssign)):
             continue

@@ -30,13 +30,7 @@ Conversation = tuple[str, list["Message"], Any]
 
 @dataclass
 class TemplateReport:
-    """What the comparison found.
-
-    Args:
-        compared: rows that both wrote.
-        differences: of rows that the two write differently, or that the template refuses: where, and how.
-        lossy: of rows of which the template drops something that our format keeps: what.
-    """
+    """What the comparison found: rows that both wrote, where and how they differ, and what the template alone drops."""
 
     compared: int
     differences: list[str]

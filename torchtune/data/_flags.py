@@ -16,24 +16,13 @@ _RESULT_ROLES = ("tool", "ipython")
 
 
 def set_flags(messages: Sequence[Message]) -> None:
-    """Set ``ipython`` and ``eot`` of each message by what stands beside it, in place.
-
-    Args:
-        messages: a whole conversation, in order.
-    """
+    """Set ``ipython`` and ``eot`` of each message of a whole conversation by what stands beside it, in place."""
     set_ipython(messages)
     set_eot(messages)
 
 
 def set_ipython(messages: Sequence[Message]) -> None:
-    """Set ``ipython`` of each message, in place.
-
-    An assistant message is a call if it has ``tool_calls``, or, where calls are plain text, if a tool result directly
-    follows it.
-
-    Args:
-        messages: a whole conversation, in order.
-    """
+    """Set ``ipython`` of each message, in place: of an assistant message with ``tool_calls``, or directly before a result."""
     followed = False
     for message in reversed(messages):
         answered = followed and message.role == "assistant"
@@ -42,11 +31,7 @@ def set_ipython(messages: Sequence[Message]) -> None:
 
 
 def set_eot(messages: Sequence[Message]) -> None:
-    """Set ``eot`` of each message, in place: False for a tool result and for an assistant message directly followed by one.
-
-    Args:
-        messages: a whole conversation, in order.
-    """
+    """Set ``eot`` of each message, in place: False for a tool result and for an assistant message directly followed by one."""
     followed = False
     for message in reversed(messages):
         is_result = message.role in _RESULT_ROLES

@@ -15,15 +15,7 @@ class PromptTemplateInterface(Protocol):
     """What tokenizers take as a prompt template."""
 
     def __call__(self, messages: list[Message], inference: bool = False) -> list[Message]:
-        """The messages with the template's text in their contents.
-
-        Args:
-            messages: a conversation.
-            inference: whether an answer is to be written, or there is one.
-
-        Returns:
-            New messages; those given are not changed.
-        """
+        """New messages with the template's text in their contents; ``inference`` where an answer is to be written."""
         ...
 
 
@@ -39,15 +31,7 @@ class PromptTemplate:
         self.template = template
 
     def __call__(self, messages: list[Message], inference: bool = False) -> list[Message]:
-        """The messages with the template's text in their contents.
-
-        Args:
-            messages: a conversation.
-            inference: makes no difference here.
-
-        Returns:
-            New messages; those given are not changed.
-        """
+        """New messages with the template's text in their contents."""
         return [_wrapped(message, *_tags(self.template, message.role)) for message in messages]
 
 
@@ -68,15 +52,7 @@ class ChatMLTemplate:
         pass
 
     def __call__(self, messages: list[Message], inference: bool = False) -> list[Message]:
-        """The messages with ChatML markers in their contents.
-
-        Args:
-            messages: a conversation.
-            inference: makes no difference here; a last assistant message without text is left open in any case.
-
-        Returns:
-            New messages; those given are not changed.
-        """
+        """New messages with ChatML markers in their contents."""
         wrapped = []
         for i, message in enumerate(messages):
             before, after = _tags(self.template, message.role)
@@ -117,11 +93,7 @@ def _wrapped(message: Message, before: str | None, after: str | None) -> Message
 def _get_prompt_template(
     prompt_template: str | dict[Role, tuple[str, str]],
 ) -> PromptTemplateInterface:
-    """A prompt template from its dotted path or its texts by role.
-
-    Raises:
-        ValueError: if the value is neither, or the path leads to nothing.
-    """
+    """A prompt template from its dotted path or its texts by role."""
     if isinstance(prompt_template, str):
         module, _, name = prompt_template.rpartition(".")
         try:

@@ -46,16 +46,11 @@ def _calls(message: Message, part: Part | None) -> bool:
 
 
 def read_selector(train_on: TrainOn, where: str = "train_on") -> Selector:
-    """Reads ``train_on``.
+    """Reads ``train_on``, which errors call ``where``.
 
-    Args:
-        train_on: "message" (all of a message, its header included), "sampled" (only what the model emits), "calls" (only
-            calls, and the end of a turn that makes one), "no_reasoning" (no thoughts); factors on the loss by part, such as
-            ``{"call": 2.0}``; or a list of these, all of which hold.
-        where: what errors call it.
-
-    Raises:
-        ValueError: if a name or a part is not known, or a factor is no finite number of 0 or more.
+    It is "message" (all of a message, its header included), "sampled" (only what the model emits), "calls" (only calls, and
+    the end of a turn that makes one) or "no_reasoning" (no thoughts); factors on the loss by part, such as
+    ``{"call": 2.0}``; or a list of these, all of which hold.
     """
     return _read((train_on,) if isinstance(train_on, str) else _frozen(train_on, where), where)
 

@@ -34,11 +34,7 @@ def found(value: Any) -> str:
 
 
 def speaker_of(message: Mapping[str, Any], where: str) -> str:
-    """The speaker of a message, from ``role`` or ShareGPT's ``from``: a key of :data:`ROLES` or one of :data:`CALL_ROLES`.
-
-    Raises:
-        ValueError: if there is none, or it is not known.
-    """
+    """The speaker of a message, from ``role`` or ShareGPT's ``from``: a key of :data:`ROLES` or one of :data:`CALL_ROLES`."""
     speaker = message.get("role")
     if speaker is None:
         speaker = message.get("from")
@@ -54,11 +50,7 @@ SAID_KEYS = ("content", "value", "refusal")
 
 
 def payload(message: Mapping[str, Any], where: str) -> Any:
-    """What a message says under one of :data:`SAID_KEYS`; None where all are null.
-
-    Raises:
-        ValueError: if it says different things under two of them.
-    """
+    """What a message says under one of :data:`SAID_KEYS`; None where all are null."""
     content, value, refusal = map(message.get, SAID_KEYS)
     if value is None and refusal is None:
         return content

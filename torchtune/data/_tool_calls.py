@@ -17,15 +17,7 @@ _CALL_KEYS = frozenset(("name", "id", "type", "index", "function", "call_id", "s
 
 
 def read_json(text: str, where: str) -> Any:
-    """The value of a JSON text.
-
-    Args:
-        text: the JSON.
-        where: what errors call the text, with the index of its message.
-
-    Raises:
-        ValueError: if the text is no JSON, says a key twice, or holds NaN or Infinity; names ``where`` and the position.
-    """
+    """The value of a JSON text that says no key twice; errors name ``where`` and the position."""
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -38,11 +30,7 @@ def read_json(text: str, where: str) -> Any:
 
 
 def read_arguments(value: Any, where: str) -> dict[str, Any]:
-    """The arguments of a call, from an object or a JSON string of one; None and "" mean none.
-
-    Raises:
-        ValueError: if they are no object or no JSON.
-    """
+    """The arguments of a call, from an object or a JSON string of one; None and "" mean none."""
     if isinstance(value, dict):
         return dict(value)
     for _ in range(2):  # some data sets encode the string twice
@@ -56,18 +44,7 @@ def read_arguments(value: Any, where: str) -> dict[str, Any]:
 
 
 def read_call(value: Any, where: str) -> dict[str, Any]:
-    """One call, from OpenAI's ``{"id", "type", "function": {"name", "arguments"}}``, a bare object or a JSON string.
-
-    Args:
-        value: the call; its arguments are an object or a JSON string, and may be missing.
-        where: what errors call it.
-
-    Returns:
-        ``{"name", "arguments", "id"}``.
-
-    Raises:
-        ValueError: if the call has no name, is of another type than a function, or its arguments cannot be read.
-    """
+    """One call, from OpenAI's ``{"id", "type", "function": {"name", "arguments"}}``, a bare object or a JSON string."""
     if isinstance(value, str):
         value = read_json(value, where)
     if not isinstance(value, (dict, Mapping)):
@@ -100,11 +77,7 @@ def read_id(value: Any) -> str | None:
 
 
 def read_calls(value: Any, where: str) -> list[dict[str, Any]]:
-    """The calls of one message: a list of calls, one call, or either as a JSON string; None and "" mean none.
-
-    Raises:
-        ValueError: if one of them cannot be read; says which.
-    """
+    """The calls of one message: a list of calls, one call, or either as a JSON string; None and "" mean none."""
     if isinstance(value, str):
         value = read_json(value, where) if value.strip() else None
     if value is None:

@@ -156,11 +156,7 @@ class OpenAIToMessages:
         self._options = _Options(strategy, new_system_prompt, nulls, parse_text_calls, image_dir, image_urls)
 
     def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A row's ``messages``, and ``tools`` where it has any.
-
-        Raises:
-            ValueError: if the row cannot be read; names the column and the index of the message.
-        """
+        """A row's ``messages``, and ``tools`` where it has any."""
         return _read_row(sample, self._columns, "messages", self._options)
 
 
@@ -205,11 +201,7 @@ class ShareGPTToMessages:
         self._options = _Options(strategy, new_system_prompt, nulls, parse_text_calls, image_dir, image_urls)
 
     def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A row's ``messages``, and ``tools`` where it has any.
-
-        Raises:
-            ValueError: if the row cannot be read; names the column and the index of the message.
-        """
+        """A row's ``messages``, and ``tools`` where it has any."""
         result = _read_row(sample, self._columns, "conversations", self._options)
         image = sample.get(self._columns["image"])
         if image is None or self._image_tag is None:
@@ -257,11 +249,7 @@ class InputOutputToMessages:
         self._strategy = resolve_strategy(train_on_input, masking_strategy)
 
     def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A row's ``messages``: the system's where there is one, the user's, the assistant's.
-
-        Raises:
-            ValueError: if the row lacks a column, or it holds no text.
-        """
+        """A row's ``messages``: the system's where there is one, the user's, the assistant's."""
         text: str | list[dict[str, Any]] = _text_column(sample, self._columns["input"])
         image = sample.get(self._columns["image"])
         if image is not None:
@@ -300,11 +288,7 @@ class AlpacaToMessages:
         self._strategy = resolve_strategy(train_on_input, masking_strategy)
 
     def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A row's ``messages``: the prompt and the answer.
-
-        Raises:
-            ValueError: if the row lacks a column, or it holds no text.
-        """
+        """A row's ``messages``: the prompt and the answer."""
         given = sample.get(self._columns["input"])
         sections = [
             _ALPACA_PREAMBLE.format(_ALPACA_WITH_INPUT if given else ""),
@@ -349,11 +333,7 @@ class ChosenRejectedToMessages:
         self._options = _Options(resolve_strategy(train_on_input, masking_strategy), new_system_prompt, nulls)
 
     def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A row's ``chosen`` and ``rejected`` messages, and ``tools`` where it has any.
-
-        Raises:
-            ValueError: if the row cannot be read; names the column and the index of the message.
-        """
+        """A row's ``chosen`` and ``rejected`` messages, and ``tools`` where it has any."""
         prompt = sample.get(self._columns["prompt"])
         prompt = list(prompt) if isinstance(prompt, (list, tuple)) else []
         rows = {}

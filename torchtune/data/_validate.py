@@ -15,20 +15,12 @@ _ROLES = ("system", "user", "assistant", *_RESULT_ROLES)
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a conversation.
-
-    Args:
-        index: the message it is in; None where it is the whole conversation.
-        kind: a word for it, the same for all problems of a rule.
-        text: what was found, where, and what was expected.
-        field: what of the message is wrong, such as ``role`` or ``tool_calls[0].function.name``.
-        call: the call of the message it is in.
-    """
+    """Something wrong with a conversation: the message (None is all of it), a word for the rule, what was found, and where."""
 
     index: int | None
     kind: str
     text: str
-    field: str = ""
+    field: str = ""  # such as ``role`` or ``tool_calls[0].name``
     call: int | None = None
 
 
@@ -74,13 +66,8 @@ def iter_problems(
 ) -> Iterator[Problem]:
     """All that :func:`validate_messages` refuses in a conversation, each fault once: what only follows from it is not named.
 
-    Args:
-        messages: the conversation; None stands for a message that could not be read, and that may have been anything.
-        tools: as for :func:`validate_messages`.
-        inference: likewise.
-        assistant_runs: likewise.
-        builtin_tools: likewise.
-        place: gives the index that a message, or a call in it, is named by, where the row counts otherwise.
+    None among the messages is one that could not be read, and that may have been anything; ``place`` gives the index that a
+    message, or a call in it, is named by, where the row counts otherwise.
     """
     least = 1 if inference else 2
     if len(messages) < least:

@@ -56,22 +56,12 @@ def build_dataset(
     max_seq_len: int | None = None,
     split_across_pack: bool = False,
 ) -> Any:
-    """A dataset with a length or a stream, packed if asked for.
+    """A dataset with a length (``make``), or a stream of samples that ``prepare`` makes of rows, packed if asked for.
 
-    Args:
-        make: makes the dataset with a length, of ``source`` and the options for ``datasets.load_dataset``.
-        prepare: makes a sample of a row.
-        source: see :class:`SFTDataset`.
-        options: for ``datasets.load_dataset``, and these: ``streaming`` reads rows while training, see
-            :class:`~torchtune.datasets.StreamingDataset` for its ``shuffle_buffer``, ``weight`` and ``repeat`` (here True:
-            it never ends); ``packing``, and ``pack_cache_dir`` and ``pack_workers``, which are ``cache_dir`` and
-            ``num_workers`` of :class:`~torchtune.datasets.PackedDataset`.
-        packed: whether samples are packed.
-        max_seq_len: tokens in a pack.
-        split_across_pack: see :class:`~torchtune.datasets.PackedDataset`.
-
-    Raises:
-        ValueError: if an option has no use.
+    ``options`` are those for ``datasets.load_dataset``, and these: ``streaming`` reads rows while training, see
+    :class:`~torchtune.datasets.StreamingDataset` for its ``shuffle_buffer``, ``weight`` and ``repeat`` (here True: it never
+    ends); ``packing``, and ``pack_cache_dir`` and ``pack_workers``, which are ``cache_dir`` and ``num_workers`` of
+    :class:`~torchtune.datasets.PackedDataset`.
     """
     kwargs = dict(options)
     streaming = kwargs.pop("streaming", False)

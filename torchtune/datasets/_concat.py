@@ -35,11 +35,7 @@ class ConcatDataset(Dataset):
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> Any:
-        """The sample at ``index``, counted from the end if negative.
-
-        Raises:
-            IndexError: beyond the last sample.
-        """
+        """The sample at ``index``, counted from the end if negative."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} samples")
         index %= len(self)

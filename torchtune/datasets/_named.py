@@ -135,11 +135,7 @@ class StackExchangePairedToMessages:
             raise ValueError(f"Expected a key of '{missing[0]}' in column_map but found {list(self._columns)}.")
 
     def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A row's ``chosen`` and ``rejected`` messages.
-
-        Raises:
-            ValueError: if the row lacks a column.
-        """
+        """A row's ``chosen`` and ``rejected`` messages."""
         result = {}
         for key in ("chosen", "rejected"):
             messages = [

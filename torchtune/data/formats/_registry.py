@@ -17,23 +17,14 @@ from ._hermes_style import own_template
 
 @dataclass(frozen=True)
 class Row:
-    """A format: where it is written, and how its models are known.
-
-    Args:
-        file: module in this package.
-        cls: class in it.
-        about: the models that use it, in words.
-        names: pattern for the models' names in lower case, with ``-`` between their parts.
-        marks: strings that all stand in the official chat template.
-        without: strings that do not.
-    """
+    """A format: the module and class that write it, and how its models are known."""
 
     file: str
     cls: str
     about: str
-    names: str
-    marks: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
+    names: str  # pattern for the models' names in lower case, with ``-`` between their parts
+    marks: tuple[str, ...] = ()  # strings that all stand in the official chat template
+    without: tuple[str, ...] = ()  # strings that do not
 
 
 _FUNCTION = ("<function=", "<|im_start|>")

@@ -10,11 +10,7 @@ _ONE, _LIST, _NAMED = ("items", "additionalProperties"), ("anyOf", "oneOf", "all
 
 
 def schema_problem(tools: Sequence[Any]) -> str | None:
-    """The first thing in these tools that is no function schema: where, what was found, what was expected; None if none.
-
-    Args:
-        tools: wrapped tools, ``{"type": "function", "function": {...}}``.
-    """
+    """The first thing in these tools that is no function schema: where, what was found, what was expected; None if none."""
     for number, tool in enumerate(tools):
         for place, found, expected in _problems(tool.get("function")):
             return f"tool {number}, {place}: expected {expected}, found {str(found)[:60]!r}"
