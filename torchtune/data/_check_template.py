@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -83,6 +84,8 @@ def check_template(
 
 def _tell(report: TemplateReport, tokenizer: Any, folder: Any, mode: Any) -> None:
     """Logs what was found, or raises."""
+    from torchtune.data.formats import detect_format
+
     for text in report.lossy[:1]:
         log.info("check_template: %s. It is trained nevertheless.", text)
     if not report.differences:
@@ -91,7 +94,9 @@ def _tell(report: TemplateReport, tokenizer: Any, folder: Any, mode: Any) -> Non
             report.compared,
         )
         return
-    name, found = tokenizer.format.name, _detected(folder)
+    name, found = tokenizer.format.name, None
+    with suppress(ValueError):
+        found = detect_format(folder)
     way_out = (
         f"This checkpoint's format seems to be {found!r}: set tokenizer.chat_format to it"
         if found and found != name
@@ -104,15 +109,6 @@ def _tell(report: TemplateReport, tokenizer: Any, folder: Any, mode: Any) -> Non
     if mode == "error":
         raise ValueError(text)
     log.warning("check_template: %s", text)
-
-
-def _detected(folder: str | Path) -> str | None:
-    from torchtune.data.formats import detect_format
-
-    try:
-        return detect_format(folder)
-    except ValueError:
-        return None
 
 
 def _official(tokenizer: Any, found: Iterator[Conversation]) -> Iterator[Conversation]:

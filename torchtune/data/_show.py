@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchtune.data._selectors import TrainOn, read_selector
-from torchtune.data._utils import read_tools_option
-from torchtune.data.checks._model import FormatModel, find_model
+from torchtune.data.checks._model import find_model
 from torchtune.data.checks._parse import parse_row
 from torchtune.data.checks._preference import SIDES, is_preference, read_sides
 from torchtune.data.checks._report import RowError, RowResult
@@ -64,26 +63,15 @@ def read_views(
     rows: Sequence[int],
     *,
     model: Any,
-    style: str = "auto",
-    conversation_column: str | None = None,
-    tools_column: str = "tools",
-    tools: Any = None,
-    parse_text_calls: bool = False,
     split: str = "train",
     chat_format: str | None = None,
     train_on: TrainOn = "message",
     format_options: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> list[RowView]:
-    """Rows of a source, written as a model reads them."""
+    """Rows of a source, written as a model reads them; ``options`` as of :class:`Options`."""
     found = find_model(model, chat_format=chat_format, train_on=train_on, format_options=format_options)
-    options = Options(
-        style=style,
-        conversation_column=conversation_column,
-        tools_column=tools_column,
-        tools=None if tools is None else read_tools_option(tools),
-        parse_text_calls=parse_text_calls,
-    )
-    checker = RowChecker(options, found)
+    checker = RowChecker(Options(**options), found)
     wanted, views, count = set(rows), [], 0
     for raw in read_source(source, split=split, max_row_bytes=_MAX_ROW_BYTES):
         count = max(count, raw.row)
@@ -101,11 +89,10 @@ def _numbers(rows: Sequence[int]) -> str:
 
 
 def _view(checker: RowChecker, raw: RawRow, train_on: TrainOn) -> RowView:
-    if raw.data is None or raw.problem is not None:
-        kind, text = raw.problem or ("bad_json", "There is no row")
-        return RowView(raw.line, raw.row, errors=[RowError(raw.line, raw.row, None, kind, text)])
-    result = checker.check(raw.line, raw.row, raw.data)
+    result = checker.check_raw(raw)
     view = RowView(raw.line, raw.row, errors=result.errors, tokens=result.length, trained=result.trained)
+    if raw.data is None or raw.problem is not None:
+        return view
     row = raw.data if isinstance(raw.data, Mapping) else parse_row(raw.data)[0]
     try:
         for read in _reads(checker, row, RowResult(raw.line, raw.row)):
@@ -145,7 +132,7 @@ def _pieces(checker: RowChecker, read: ReadRow, messages: list[Message], train_o
         role = f"{read.column}, {messages[index].role}" if read.column in SIDES else messages[index].role
         return Piece(text, ids, read.places[index].message, role, trained, control)
 
-    if isinstance(model, FormatModel):
+    if model.tokenizer is None:
         segments = model.format.render(messages, tools)
         weights = read_selector(train_on).weigh(messages, [(1, *segment[2:5]) for segment in segments])
         for segment, weight in zip(segments, weights, strict=True):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torchtune.data._message import Message
-    from torchtune.data._selectors import TrainOn
+from torchtune.data._message import Message
+from torchtune.data._selectors import TrainOn
 
 #: Format name begins with -> module and class of the tokenizer. The first row that fits.
 _SENTENCEPIECE = (
@@ -31,31 +30,18 @@ _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s*")
 _LLAMA4_SIZE = 150_000
 
 
-class Model(ABC):
-    """Writes rows as a model reads them."""
+@dataclass
+class Model:
+    """What writes rows as a model reads them: a chat format without a vocabulary, or a tokenizer as the recipes use it."""
 
-    @abstractmethod
+    format: Any = None
+    tokenizer: Any = None
+
     def measure(self, messages: Sequence[Message], tools: Any) -> tuple[int, int] | None:
         """Number of tokens and of trained ones; None without a vocabulary."""
-
-
-class FormatModel(Model):
-    """A chat format without a vocabulary."""
-
-    def __init__(self, chat_format: Any) -> None:
-        self.format = chat_format
-
-    def measure(self, messages: Sequence[Message], tools: Any) -> None:
-        self.format.render(messages, tools)
-
-
-class TokenizerModel(Model):
-    """A model tokenizer, as the recipes use it."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-
-    def measure(self, messages: Sequence[Message], tools: Any) -> tuple[int, int]:
+        if self.tokenizer is None:
+            self.format.render(messages, tools)
+            return None
         tokens, mask = self.tokenizer.tokenize_messages(list(messages), tools=tools)
         return len(tokens), len(mask) - sum(mask)
 
@@ -71,15 +57,17 @@ def find_model(
     from torchtune.data.formats import FORMATS, detect_format, get_format
 
     if hasattr(model, "tokenize_messages"):
-        return TokenizerModel(model)
+        return Model(tokenizer=model)
     path = Path(model).expanduser()
     if str(model) in FORMATS or not path.exists():
         if str(model).startswith((".", "/", "~")):
             raise ValueError(f"There is no folder or file {path}; expected a tokenizer's files, or a name of a format")
         name = detect_format(str(model)) if chat_format in (None, "official") else chat_format
-        return FormatModel(get_format(name, **(format_options or {})))
-    options = {"chat_format": chat_format, "train_on": train_on}
-    return TokenizerModel(_load(path, {**options, **({"format_options": format_options} if format_options else {})}))
+        return Model(get_format(name, **(format_options or {})))
+    options: dict[str, Any] = {"chat_format": chat_format, "train_on": train_on}
+    if format_options:
+        options["format_options"] = format_options
+    return Model(tokenizer=_load(path, options))
 
 
 def _load(path: Path, options: Mapping[str, Any]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from torchtune.data.checks._report import RowError, RowResult
+from torchtune.data.checks._report import RowResult
 
 if TYPE_CHECKING:
     from torchtune.data.checks._row import ReadRow, RowChecker
@@ -63,4 +63,4 @@ def check_preference(checker: RowChecker, result: RowResult, row: Mapping[str, A
             result.length, result.trained = found.length, found.trained
     if reads[0].turns and reads[0].turns == reads[1].turns and not result.errors:
         text = "chosen and rejected say the same; expected two answers, the first of them the better one"
-        result.errors.append(RowError(result.line, result.row, None, "same_answers", text, "rejected"))
+        result.errors.append(result.error(None, "same_answers", text, "rejected"))

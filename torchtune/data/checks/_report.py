@@ -49,6 +49,10 @@ class RowResult:
     repaired_key: int | None = None
     repairs: list[str] = field(default_factory=list)
 
+    def error(self, message: int | None, kind: str, text: str, place: str = "") -> RowError:
+        """An error of the row."""
+        return RowError(self.line, self.row, message, kind, text, place)
+
 
 #: Notes on rows that are not wrong, and may be meant otherwise.
 NOTES = {
@@ -91,16 +95,7 @@ class CheckReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as one JSON object; ``lengths`` and ``fix`` only where there are any."""
-        report = {
-            "rows": self.rows,
-            "errors": [asdict(error) for error in self.errors],
-            "counts": self.counts,
-            "lengths": self.lengths,
-            "tools": self.tools,
-            "notes": self.notes,
-            "fix": self.fix,
-        }
-        return {key: value for key, value in report.items() if value is not None}
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 class Tally:
@@ -124,7 +119,7 @@ class Tally:
                 self._seen[result.key] = result.line
             else:
                 text = f"The row says the same as the row at line {first}; expected each conversation once"
-                result.errors.append(RowError(result.line, result.row, None, "duplicate_row", text))
+                result.errors.append(result.error(None, "duplicate_row", text))
         self.report.errors += result.errors
         if not result.row:
             return

@@ -18,12 +18,14 @@ from torchtune.data._tool_calls import read_json
 from torchtune.data._tool_sets import TOOL_SETS
 from torchtune.data._tools import find_tools, read_tools, tool_name
 from torchtune.data._turns import CALL_ROLES, ROLES, Place, collect_turns
+from torchtune.data._utils import read_tools_option
 from torchtune.data._validate import iter_problems
 from torchtune.data.checks._model import Model
 from torchtune.data.checks._parse import MAX_DEPTH, depth_of, parse_row
 from torchtune.data.checks._preference import check_preference, is_preference
 from torchtune.data.checks._report import RowError, RowResult
 from torchtune.data.checks._schema import ArgumentChecker
+from torchtune.data.checks._source import RawRow
 
 COLUMNS = {"openai": "messages", "sharegpt": "conversations"}
 #: Columns of rows that are no conversations, but train all the same.
@@ -48,10 +50,13 @@ class Options:
     style: str = "auto"
     conversation_column: str | None = None
     tools_column: str = "tools"
-    tools: Sequence[Mapping[str, Any]] | None = None
+    tools: Any = None
     builtin_tools: Collection[str] = ()
     parse_text_calls: bool = False
     max_seq_len: int | None = None
+
+    def __post_init__(self) -> None:
+        self.tools = None if self.tools is None else read_tools_option(self.tools)
 
 
 @dataclass
@@ -87,23 +92,29 @@ class RowChecker:
         self.model = model
         self._arguments = ArgumentChecker()
 
+    def check_raw(self, raw: RawRow) -> RowResult:
+        """The same for a row as it stands in its source, which may be none."""
+        if raw.data is None or raw.problem is not None:
+            result = RowResult(raw.line, raw.row)
+            result.errors.append(result.error(None, *(raw.problem or ("bad_json", "There is no row"))))
+            return result
+        return self.check(raw.line, raw.row, raw.data)
+
     def check(self, line: int, number: int, data: bytes | Mapping[str, Any]) -> RowResult:
         """All that is wrong with a row, and what is to be counted of it. Never raises on what a row holds."""
         result = RowResult(line, number)
         try:
             self._check(result, data)
         except RecursionError:
-            result.errors.append(
-                self._error(result, None, "nesting", f"The row is nested deeper than {MAX_DEPTH} levels")
-            )
+            result.errors.append(result.error(None, "nesting", f"The row is nested deeper than {MAX_DEPTH} levels"))
         except (TypeError, AttributeError, LookupError) as error:
             text = f"The row cannot be read: {type(error).__name__}: {error}; a value in it has a type nobody expects there"
-            result.errors.append(self._error(result, None, "unreadable", text))
+            result.errors.append(result.error(None, "unreadable", text))
         return result
 
     def _check(self, result: RowResult, data: bytes | Mapping[str, Any]) -> None:
         row, faults = (data, []) if isinstance(data, Mapping) else parse_row(data)
-        result.errors += [self._error(result, None, kind, text) for kind, text in faults]
+        result.errors += [result.error(None, kind, text) for kind, text in faults]
         row = None if row is None else self.adapt(row, result)
         if row is None:
             return
@@ -129,7 +140,7 @@ class RowChecker:
             return self._set.adapt(row)
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             text = f"The row is not one of {self._set.source}: {str(error) or type(error).__name__}"
-            result.errors.append(self._error(result, None, "bad_conversation", text))
+            result.errors.append(result.error(None, "bad_conversation", text))
             return None
 
     def judge(self, result: RowResult, read: ReadRow) -> None:
@@ -150,7 +161,7 @@ class RowChecker:
         read = ReadRow(column)
 
         def fault(message: int | None, kind: str, text: str, place: str = "") -> None:
-            read.errors.append(RowError(result.line, result.row, message, kind, text, place))
+            read.errors.append(result.error(message, kind, text, place))
 
         if not column:
             names = "'chosen' and 'rejected'" if o.style == "preference" else "'messages' (or 'conversations')"
@@ -273,7 +284,7 @@ class RowChecker:
         for problem in iter_problems(read.messages, read.tools, builtin_tools=self.options.builtin_tools, place=place):
             at = None if problem.index is None else place(problem.index, problem.call)
             where = read.column if at is None else f"{read.column}[{at}].{problem.field}".rstrip(".")
-            yield RowError(result.line, result.row, at, problem.kind, problem.text, where)
+            yield result.error(at, problem.kind, problem.text, where)
         if result.counts["calls"] and read.tools is None:
             result.notes.add("no_tools")
 
@@ -287,7 +298,7 @@ class RowChecker:
                 result.notes.add("schema_dialect")
             if compiled.problem:
                 text = f"The schema of tool {tool_name(tool)!r} is not valid JSON Schema: {compiled.problem}"
-                yield RowError(result.line, result.row, None, "bad_schema", text, f"{column}[{i}].parameters")
+                yield result.error(None, "bad_schema", text, f"{column}[{i}].parameters")
         for message, place in zip(read.messages, read.places, strict=True):
             for k, call in enumerate(message.tool_calls or () if message else ()):
                 found = schemas.get(call.name)
@@ -300,10 +311,10 @@ class RowChecker:
                     for kind, path, text in self._arguments.problems(call.arguments, found):
                         where = f"{read.column}[{at}].tool_calls[{k}].arguments{path}"
                         text = f"Call {k} of message {at}, to {call.name!r}: {text}"
-                        yield RowError(result.line, result.row, at, kind, text, where)
+                        yield result.error(at, kind, text, where)
                 except Exception as error:  # $refs and patterns fail when they are first used, each in its own way
                     text = f"The schema of tool {call.name!r} cannot be used: {str(error)[:200]}"
-                    yield RowError(result.line, result.row, None, "bad_schema", text, column)
+                    yield result.error(None, "bad_schema", text, column)
 
     def _target_errors(self, result: RowResult, read: ReadRow) -> Iterator[RowError]:
         """Answers with nothing in them, and rows with none."""
@@ -318,10 +329,10 @@ class RowChecker:
             ):
                 at = place.message
                 text = f"Assistant message {at} is to be trained, but holds no text, call or reasoning"
-                yield RowError(result.line, result.row, at, "empty_target", text, f"{read.column}[{at}].content")
+                yield result.error(at, "empty_target", text, f"{read.column}[{at}].content")
         if not trained and len(read.messages) > 1:
             text = "No message of the row is trained; expected an assistant message that is not masked (weight 0)"
-            yield RowError(result.line, result.row, None, "no_target", text, read.column)
+            yield result.error(None, "no_target", text, read.column)
         last = read.messages[-1] if read.messages else None
         if trained and last is not None and last.role != "assistant":
             result.notes.add("ends_unanswered")
@@ -344,7 +355,7 @@ class RowChecker:
                 if not isinstance(error, ValueError):
                     if not any(known.kind == "bad_schema" for known in result.errors):
                         text = f"The row cannot be written: {type(error).__name__}: {error}"
-                        result.errors.append(self._error(result, None, "format_refuses", text, read.column))
+                        result.errors.append(result.error(None, "format_refuses", text, read.column))
                     return
                 found = _INDEX.search(str(error))
                 index = None if found is None else int(found[1] or found[2])
@@ -356,7 +367,7 @@ class RowChecker:
                         start_of, end_of = found.span(found.lastindex)
                         text = f"{text[:start_of]}{row_index}{text[end_of:]}"
                     where = read.column if row_index is None else f"{read.column}[{row_index}]"
-                    result.errors.append(self._error(result, row_index, "format_refuses", text, where))
+                    result.errors.append(result.error(row_index, "format_refuses", text, where))
                 # What stands from the next user message on is a conversation of its own: it may have other faults.
                 later = [i for i, m in enumerate(messages) if i > max(at, start) and m.role == "user"]
                 if index is None or at == 0 or not later:
@@ -368,10 +379,10 @@ class RowChecker:
         limit = self.options.max_seq_len
         if limit is not None and result.length > limit:
             text = f"The row has {result.length} tokens, more than max_seq_len={limit}"
-            result.errors.append(self._error(result, None, "too_long", text, read.column))
+            result.errors.append(result.error(None, "too_long", text, read.column))
         if result.trained == 0 and not any(error.kind in ("no_target", "empty_target") for error in result.errors):
             text = "No token of the row is trained; expected an answer of the assistant"
-            result.errors.append(self._error(result, None, "no_target", text, read.column))
+            result.errors.append(result.error(None, "no_target", text, read.column))
 
     def _count(self, result: RowResult, read: ReadRow) -> None:
         """What is counted of a row."""
@@ -392,10 +403,6 @@ class RowChecker:
                 result.notes.add("empty_question")
             open_calls = 0 if role == "user" else open_calls + len(names) - (role == "tool")
         result.declared = [name for name in map(tool_name, read.tools or ()) if name is not None]
-
-    @staticmethod
-    def _error(result: RowResult, message: int | None, kind: str, text: str, place: str = "") -> RowError:
-        return RowError(result.line, result.row, message, kind, text, place)
 
 
 def _way_out(row: Mapping[str, Any]) -> str:

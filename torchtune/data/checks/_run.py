@@ -14,10 +14,9 @@ from typing import Any
 
 from torchtune.data._selectors import TrainOn
 from torchtune.data._tool_sets import TOOL_SETS
-from torchtune.data._utils import read_tools_option
 from torchtune.data.checks._fix import FixWriter, repair
 from torchtune.data.checks._model import find_model
-from torchtune.data.checks._report import CheckReport, RowError, RowResult, Tally
+from torchtune.data.checks._report import CheckReport, RowResult, Tally
 from torchtune.data.checks._row import COLUMNS, Options, RowChecker
 from torchtune.data.checks._source import RawRow, read_source
 
@@ -87,13 +86,13 @@ def check_rows(
         style=style,
         conversation_column=conversation_column,
         tools_column=tools_column,
-        tools=None if tools is None else read_tools_option(tools),
+        tools=tools,
         builtin_tools=tuple(builtin_tools),
         parse_text_calls=parse_text_calls,
         max_seq_len=max_seq_len,
     )
     checker = RowChecker(options, found)
-    has_lengths = hasattr(found, "tokenizer")
+    has_lengths = found is not None and found.tokenizer is not None
     notes = []
     if max_seq_len is not None and not has_lengths:
         notes.append(f"max_seq_len={max_seq_len} was not checked: the model is a name alone, without a vocabulary")
@@ -170,12 +169,8 @@ def _work(chunk: list[RawRow]) -> list[RowResult]:
 def _check_chunk(checker: RowChecker, chunk: list[RawRow], fix: bool) -> list[RowResult]:
     results = []
     for raw in chunk:
-        if raw.data is None or raw.problem is not None:
-            kind, text = raw.problem or ("bad_json", "There is no row")
-            results.append(RowResult(raw.line, raw.row, [RowError(raw.line, raw.row, None, kind, text)]))
-            continue
-        result = checker.check(raw.line, raw.row, raw.data)
-        if fix and result.errors:
+        result = checker.check_raw(raw)
+        if fix and result.errors and raw.data is not None and raw.problem is None:
             result.repaired = repair(checker, raw.data, result)
         results.append(result)
     return results
