@@ -127,11 +127,10 @@ def padded_collate_dpo(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A batch of preference samples: first all chosen, then all rejected, padded at the end to one length.
 
+    See :func:`padded_collate_sft` for the padding.
+
     Args:
         batch: samples with ``chosen_input_ids``, ``chosen_labels``, ``rejected_input_ids``, ``rejected_labels``.
-        padding_idx: id to pad tokens with.
-        ignore_idx: label to pad labels with.
-        pad_to_multiple_of: the padded length is a multiple of this.
 
     Returns:
         Tokens and labels, each ``[2 * b, s]``.
@@ -171,12 +170,12 @@ def padded_collate_tiled_images_and_mask(
 ) -> dict[str, torch.Tensor]:
     """A batch of samples with tiled images, for models whose text attends to images through cross-attention.
 
+    See :func:`padded_collate_sft` for the padding of text.
+
     Args:
         batch: samples with ``tokens``, ``labels`` (not needed with ``left``), ``encoder_input`` of ``images``: a list of
             ``[n_tiles, c, h, w]``, and ``aspect_ratio``: a list of ``[2]``; and ``encoder_mask``: for each image
             booleans ``[s, n_tiles * tokens_per_tile]``.
-        padding_idx: id to pad tokens with.
-        ignore_idx: label to pad labels with.
         pad_direction: ``right`` for training, ``left`` for generation.
         pad_max_tiles: pad each image to this many tiles instead of the most in the batch.
         pad_max_images: pad each encoder mask to this many images instead of the most in the batch.

@@ -164,18 +164,11 @@ class ShareGPTToMessages:
     """Rows in ShareGPT form: ``conversations`` of ``from`` and ``value``, calls, results and tools included.
 
     A ``function_call`` or ``tool_call`` turn holds calls as JSON; ``observation``, ``tool``, ``tool_response`` and
-    ``function_response`` turns are results.
+    ``function_response`` turns are results. See :class:`OpenAIToMessages` for the other options.
 
     Args:
-        train_on_input: as in :class:`OpenAIToMessages`.
         column_map: the row's names for ``conversations``, ``tools`` and ``image``.
-        new_system_prompt: a system message to put in place of the row's own.
-        image_dir: folder that the paths of images start from, and that they can't leave; None takes them as they stand.
         image_tag: where in the first user message that has it the image goes.
-        masking_strategy: as in :class:`OpenAIToMessages`.
-        nulls: as in :class:`OpenAIToMessages`.
-        parse_text_calls: read Hermes-style ``<tool_call>`` in ``gpt`` text as calls, and ``<tool_response>`` in results.
-        image_urls: as in :class:`OpenAIToMessages`.
 
     Raises:
         ValueError: if ``column_map`` names no ``conversations``, or no ``image`` where there is an ``image_dir``.
@@ -219,13 +212,11 @@ class ShareGPTToMessages:
 class InputOutputToMessages:
     """Rows of one ``input`` and one ``output``, with an ``image`` where the row has one.
 
+    See :class:`OpenAIToMessages` for the other options.
+
     Args:
-        train_on_input: as in :class:`OpenAIToMessages`.
         column_map: the row's names for ``input``, ``output`` and ``image``.
         new_system_prompt: a system message to put first.
-        image_dir: folder that the paths of images start from, and that they can't leave; None takes them as they stand.
-        masking_strategy: as in :class:`OpenAIToMessages`.
-        image_urls: as in :class:`OpenAIToMessages`.
 
     Raises:
         ValueError: if ``column_map`` names no ``input`` or no ``output``, or no ``image`` where there is an
@@ -269,10 +260,10 @@ class InputOutputToMessages:
 class AlpacaToMessages:
     """Rows of ``instruction``, ``input`` (may be empty or missing) and ``output``, in the prompt of Stanford Alpaca.
 
+    See :class:`OpenAIToMessages` for the other options.
+
     Args:
-        train_on_input: as in :class:`OpenAIToMessages`.
         column_map: the row's names for ``instruction``, ``input`` and ``output``.
-        masking_strategy: as in :class:`OpenAIToMessages`.
 
     Raises:
         ValueError: if ``column_map`` names no ``instruction`` or no ``output``.
@@ -308,13 +299,10 @@ class ChosenRejectedToMessages:
     """Preference rows: a ``chosen`` and a ``rejected`` conversation in OpenAI form, with tools where there are any.
 
     Where a row has a ``prompt`` conversation too, and the two do not begin with it, it is put before both.
+    See :class:`OpenAIToMessages` for the other options.
 
     Args:
-        train_on_input: as in :class:`OpenAIToMessages`.
         column_map: the row's names for ``chosen``, ``rejected``, ``prompt`` and ``tools``.
-        new_system_prompt: a system message to put in place of the row's own.
-        masking_strategy: as in :class:`OpenAIToMessages`.
-        nulls: as in :class:`OpenAIToMessages`.
 
     Raises:
         ValueError: if ``column_map`` names no ``chosen`` or no ``rejected``.

@@ -225,14 +225,10 @@ class PackedStream(IterableDataset):
 
     Samples are gathered until they would fill ``buffer_packs`` packs, packed among each other, and given out; memory is
     bounded by that. Its state is the stream's at the start of those, and how many packs of them were given. Ranks pack
-    what is theirs, so their states differ: each rank must keep its own.
+    what is theirs, so their states differ: each rank must keep its own. See :class:`PackedDataset` for the packs.
 
     Args:
         stream: a dataset that gives samples with ``tokens`` and ``labels``, in an order that can be taken up again.
-        max_seq_len: number of tokens in a pack.
-        padding_idx: id that fills a pack up.
-        split_across_pack: as in :class:`PackedDataset`.
-        packing: as in :class:`PackedDataset`.
         buffer_packs: packs' worth of samples that are packed together.
 
     Raises:

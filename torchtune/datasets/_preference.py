@@ -49,15 +49,12 @@ class PreferenceDataset(PreparedRows):
     """A dataset of preferences, of rows from files or the hub.
 
     A sample has ``chosen_input_ids``, ``chosen_labels``, ``rejected_input_ids`` and ``rejected_labels``. Labels are the ids
-    themselves, not shifted, -100 where they are masked.
+    themselves, not shifted, -100 where they are masked. See :class:`~torchtune.datasets.SFTDataset` for the rows.
 
     Args:
-        source: see :class:`~torchtune.datasets.SFTDataset`.
         message_transform: row to ``{"chosen": [Message], "rejected": [Message], "tools": [...]}``.
         tokenizer: a model tokenizer.
-        filter_fn: keeps the rows for which it is true.
         packed: not supported.
-        load_dataset_kwargs: for ``datasets.load_dataset``: ``split``, ``data_files``, ...
 
     Raises:
         ValueError: if ``packed``.

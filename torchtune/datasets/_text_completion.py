@@ -40,16 +40,14 @@ class TextToSample:
 class TextCompletionDataset(PreparedRows):
     """A dataset of texts, each one a sample of ``tokens`` and ``labels``; rows come from files or the hub.
 
-    A label is the token that comes next, -100 for the last.
+    A label is the token that comes next, -100 for the last. See :class:`~torchtune.datasets.SFTDataset` for the rows; the
+    source ``"text"`` gives one for each line of a text file.
 
     Args:
         tokenizer: has ``encode(text, add_bos=, add_eos=)`` and ``max_seq_len``.
-        source: see :class:`~torchtune.datasets.SFTDataset`; ``"text"`` gives a row for each line of a text file.
         column: where a row has its text.
         add_eos: whether a text ends in the tokenizer's end-of-sequence id. A text that is cut loses it.
-        filter_fn: keeps the rows for which it is true.
         max_seq_len: texts are cut to one token less. Default: the tokenizer's.
-        load_dataset_kwargs: for ``datasets.load_dataset``: ``split``, ``data_files``, ...
     """
 
     def __init__(

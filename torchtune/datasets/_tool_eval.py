@@ -32,23 +32,15 @@ def tool_eval_dataset(
 ) -> list[ToolCase]:
     """Cases to score tool calls on: prompts with the calls that are right after them.
 
+    See :func:`~torchtune.datasets.chat_dataset` for what stands there.
+
     Args:
-        source: see :class:`~torchtune.datasets.SFTDataset`.
         style: ``"openai"`` or ``"sharegpt"`` conversations, whose assistant turns become cases, or ``"bfcl"``, rows of
             the Berkeley Function Calling Leaderboard (``question``, ``function``, ``ground_truth``).
         conversation_column: the rows' name for the conversation. Default: ``messages`` or ``conversations``.
-        tools: the tools of rows that have none of their own: function schemas, or a JSON file of them.
-        tools_column: the rows' name for their tools.
         turns: which assistant turns become cases: ``"all"``, ``"first"`` or ``"last"``.
         max_cases: at most as many cases, the first ones.
         dots: what becomes of dots in function names of ``"bfcl"`` rows: ``"keep"`` or ``"underscore"``.
-        new_system_prompt: a system message in place of the rows' own.
-        nulls: see :func:`~torchtune.datasets.chat_dataset`.
-        parse_text_calls: see :func:`~torchtune.datasets.chat_dataset`.
-        builtin_tools: see :func:`~torchtune.datasets.chat_dataset`.
-        filter_fn: keeps the rows for which it is true.
-        split: the split, or a slice of it such as ``"train[:5%]"``.
-        load_dataset_kwargs: for ``datasets.load_dataset``: ``data_files``, ...
 
     Returns:
         The cases, in the order of the rows.
