@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchtune.data._hermes import split_hermes_calls, split_hermes_results
 from torchtune.data._tool_calls import read_arguments, read_call, read_calls
+from torchtune.data._turns import split_hermes_calls, split_hermes_results
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

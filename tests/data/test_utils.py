@@ -112,7 +112,6 @@ PURE = [
     "_tools",
     "_tool_calls",
     "_speakers",
-    "_hermes",
     "_arrow",
     "_turns",
 ]

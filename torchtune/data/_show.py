@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from torchtune.data._selectors import TrainOn, read_selector
 from torchtune.data.checks._model import find_model
-from torchtune.data.checks._parse import parse_row
 from torchtune.data.checks._preference import SIDES, is_preference, read_sides
 from torchtune.data.checks._report import RowError, RowResult
 from torchtune.data.checks._row import Options, ReadRow, RowChecker
-from torchtune.data.checks._source import RawRow, read_source
+from torchtune.data.checks._source import RawRow, parse_row, read_source
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -7,11 +7,11 @@ parts), and where there are any ``tool_calls`` (as dicts), ``tool_call_id``, ``n
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from torchtune.data._hermes import split_hermes_calls, split_hermes_results
-from torchtune.data._json_values import check_writable, may_be_unwritable
+from torchtune.data._json_values import check_writable, may_be_unwritable, read_literal
 from torchtune.data._speakers import (
     CALL_PARTS,
     CALL_ROLES,
@@ -23,7 +23,7 @@ from torchtune.data._speakers import (
     speaker_of,
     stated_calls,
 )
-from torchtune.data._tool_calls import read_calls, read_id
+from torchtune.data._tool_calls import read_call, read_calls, read_id, read_json
 
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _TEXT_KEYS = ("text", "content", "value", "refusal")
@@ -35,6 +35,8 @@ _UNREAD_KEYS = ("audio", "tool_call")
 _BARE_KEYS = frozenset(("role", "content", "tool_calls", "tool_call_id", "from", "value"))
 _IMAGE_PARTS = ("image", "image_url", "input_image")
 _IMAGE_KEYS = ("image_url", "image", "content", "url", "path", "value")
+_HERMES_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_HERMES_RESULT = re.compile(r"<tool_response>\n?(.*?)\n?</tool_response>", re.DOTALL)
 
 
 def read_turns(messages: Any, *, column: str = "messages", parse_text_calls: bool = False) -> list[dict[str, Any]]:
@@ -261,3 +263,37 @@ def _hermes(turn: dict[str, Any], where: str) -> list[dict[str, Any]]:
     if turn["role"] in ("tool", "ipython"):
         return [{**turn, "content": result} for result in split_hermes_results(text)]
     return [turn]
+
+
+def split_hermes_calls(text: str, where: str) -> tuple[str, list[dict[str, Any]]]:
+    """The text before Hermes-style calls, and the calls: ``text\\n<tool_call>\\n{...}\\n</tool_call>``."""
+    first = text.find("<tool_call>")
+    if first < 0:
+        return text, []
+    rest = _HERMES_CALL.sub("", text[first:])
+    if rest.strip():
+        kind = "a <tool_call> that is not closed" if "<tool_call>" in rest else "text after a call"
+        raise ValueError(f"{where}: found {kind}: {rest.strip()[:80]!r}; expected only calls after the first one")
+    bodies = _HERMES_CALL.findall(text)
+    calls = [read_call(_literal(body.strip(), where), f"{where}, call {i}") for i, body in enumerate(bodies)]
+    return text[:first].removesuffix("\n"), calls
+
+
+def split_hermes_results(text: str) -> list[str]:
+    """The results in a Hermes-style ``<tool_response>`` text, verbatim; the text itself where it holds anything else."""
+    bodies = _HERMES_RESULT.findall(text)
+    return bodies if bodies and not _HERMES_RESULT.sub("", text).strip() else [text]
+
+
+def _literal(text: str, where: str) -> Any:
+    """A Hermes call's body: JSON, else a Python literal, else the JSON error."""
+    try:
+        return read_json(text, where)
+    except ValueError:
+        try:
+            value = read_literal(text, where)
+        except ValueError:
+            value = None
+        if isinstance(value, dict):
+            return value
+        raise

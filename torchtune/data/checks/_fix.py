@@ -13,10 +13,9 @@ from typing import Any
 from torchtune.data._json_values import read_literal
 from torchtune.data._tool_calls import ARGUMENT_KEYS
 from torchtune.data._turns import CALL_ROLES
-from torchtune.data.checks._parse import parse_row
 from torchtune.data.checks._report import RowError, RowResult
 from torchtune.data.checks._row import RowChecker
-from torchtune.data.checks._source import RawRow
+from torchtune.data.checks._source import RawRow, parse_row
 
 
 def repair(checker: RowChecker, data: bytes | Mapping[str, Any], result: RowResult) -> bytes | None:

@@ -21,11 +21,10 @@ from torchtune.data._turns import CALL_ROLES, ROLES, Place, collect_turns
 from torchtune.data._utils import read_tools_option
 from torchtune.data._validate import iter_problems
 from torchtune.data.checks._model import Model
-from torchtune.data.checks._parse import MAX_DEPTH, depth_of, parse_row
 from torchtune.data.checks._preference import check_preference, is_preference
 from torchtune.data.checks._report import RowError, RowResult
 from torchtune.data.checks._schema import ArgumentChecker
-from torchtune.data.checks._source import RawRow
+from torchtune.data.checks._source import MAX_DEPTH, RawRow, depth_of, parse_row
 
 COLUMNS = {"openai": "messages", "sharegpt": "conversations"}
 #: Columns of rows that are no conversations, but train all the same.
