@@ -7,7 +7,6 @@ import importlib.util
 import runpy
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from torchtune import _recipe_registry as registry
 
@@ -100,7 +99,9 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     script = str(registry.recipe_file(recipe)) if recipe is not None else args.recipe
     is_module = recipe is None and not Path(script).is_file()
     if is_module and not getattr(args, "no_python", False) and not _module_exists(script):
-        _no_such_recipe(script)
+        sys.stderr.write(f"tune run: '{script}' is neither a recipe of `tune ls` nor a Python file.{_hint(script)}\n")
+        sys.stderr.write(f"ImportError: No module named {script}\n")
+        sys.exit(1)
     if options:
         if is_module and not {"module", "no_python"} & set(vars(args)):
             options.append("--module")
@@ -126,8 +127,7 @@ def _with_config_file(recipe_args: list[str], parser: argparse.ArgumentParser) -
         parser.error("The '--config' argument needs a value: a name from `tune ls`, or a YAML file.")
     file = registry.find_config(name)
     if file is None and not Path(name).is_file():
-        hint = _hint(name)
-        parser.error(f"Config '{name}' not found: neither a file nor a name from `tune ls`.{hint}")
+        parser.error(f"Config '{name}' not found: neither a file nor a name from `tune ls`.{_hint(name)}")
     return [*recipe_args[:at], "--config", str(file or name), *recipe_args[at + (1 if joined else 2) :]]
 
 
@@ -175,12 +175,6 @@ def _hint(name: str) -> str:
     from torchtune.utils._text import nearest
 
     return nearest(name, registry.names())
-
-
-def _no_such_recipe(name: str) -> NoReturn:
-    sys.stderr.write(f"tune run: '{name}' is neither a recipe of `tune ls` nor a Python file.{_hint(name)}\n")
-    sys.stderr.write(f"ImportError: No module named {name}\n")
-    sys.exit(1)
 
 
 def _run_here(script: str, recipe_args: list[str], is_module: bool) -> None:

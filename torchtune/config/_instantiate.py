@@ -159,8 +159,7 @@ def _plain(layer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _objects(layer: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a layer that OmegaConf cannot hold."""
-    nested = {k: _objects(v) if isinstance(v, dict) else v for k, v in layer.items() if not _is_plain(v)}
-    return nested
+    return {k: _objects(v) if isinstance(v, dict) else v for k, v in layer.items() if not _is_plain(v)}
 
 
 def _deep_update(target: dict[str, Any], update: dict[str, Any]) -> None:

@@ -124,7 +124,10 @@ def _merge_yaml_and_cli_args(yaml_args: Namespace, cli_args: list[str]) -> DictC
     conf = OmegaConf.create(vars(yaml_args))
     for arg in cli_args:
         if arg.startswith("~"):
-            _remove_override(conf, arg[1:])
+            try:
+                _remove_key_by_dotpath(conf, arg[1:])  # type: ignore[arg-type]
+            except KeyError as error:
+                raise ValueError(f"Could not find key {arg[1:]} in yaml config to remove: {error}") from error
             continue
         key, equals, text = arg.partition("=")
         if not equals or not key:
@@ -150,13 +153,6 @@ def _parse_value(key: str, text: str) -> Any:
         hint = "quote the value, as in key=\"'text'\""
         raise ValueError(f"The value of the override '{key}={text}' is not valid YAML ({hint}): {error}") from error
     return OmegaConf.to_container(parsed, resolve=False)["value"]  # type: ignore[call-overload,index]
-
-
-def _remove_override(conf: DictConfig, dotpath: str) -> None:
-    try:
-        _remove_key_by_dotpath(conf, dotpath)  # type: ignore[arg-type]
-    except KeyError as error:
-        raise ValueError(f"Could not find key {dotpath} in yaml config to remove: {error}") from error
 
 
 def _remove_key_by_dotpath(nested_dict: dict[str, Any], dotpath: str) -> None:

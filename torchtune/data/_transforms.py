@@ -51,14 +51,15 @@ def _columns(
     return {key: given.get(key, key) for key in (*required, *optional)}
 
 
-def _column(sample: Mapping[str, Any], column: str) -> Any:
+def row_column(sample: Mapping[str, Any], column: str) -> Any:
+    """What a row has in a column, which it must have."""
     if column not in sample:
         raise ValueError(f"The row has no column {column!r}; found {list(sample)}. Name it in column_map.")
     return sample[column]
 
 
 def _text_column(sample: Mapping[str, Any], column: str) -> str:
-    value = _column(sample, column)
+    value = row_column(sample, column)
     if not isinstance(value, str):
         raise ValueError(f"Column {column!r} must hold text, but found {type(value).__name__}: {str(value)[:80]!r}")
     return value
@@ -104,7 +105,7 @@ def _to_messages(
 
 def _read_row(sample: Mapping[str, Any], columns: Mapping[str, str], key: str, o: _Options) -> dict[str, Any]:
     """``messages`` of the row's chat column, and ``tools`` where it has any."""
-    rows = _column(sample, columns[key])
+    rows = row_column(sample, columns[key])
     padded = None if isinstance(rows, str) else partial(_look_padded, [rows])
     if isinstance(rows, str):
         rows = read_json(rows, f"Column {columns[key]!r}")
@@ -326,7 +327,7 @@ class ChosenRejectedToMessages:
         prompt = list(prompt) if isinstance(prompt, (list, tuple)) else []
         rows = {}
         for key in ("chosen", "rejected"):
-            rows[key] = _column(sample, self._columns[key])
+            rows[key] = row_column(sample, self._columns[key])
             if isinstance(rows[key], (list, tuple)) and list(rows[key][: len(prompt)]) != prompt:
                 rows[key] = [*prompt, *rows[key]]
         padded = partial(_look_padded, list(rows.values()))

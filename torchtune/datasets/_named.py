@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchtune.data._masking import mask_messages, resolve_strategy
 from torchtune.data._message import Message
-from torchtune.data._transforms import AlpacaToMessages, ShareGPTToMessages
+from torchtune.data._transforms import AlpacaToMessages, ShareGPTToMessages, row_column
 from torchtune.datasets._builders import instruct_dataset, named, sft_dataset, text_completion_dataset
 from torchtune.datasets._preference import PreferenceDataset, preference_dataset
 from torchtune.datasets._text_completion import TextCompletionDataset
@@ -139,18 +139,12 @@ class StackExchangePairedToMessages:
         result = {}
         for key in ("chosen", "rejected"):
             messages = [
-                Message(role="user", content=self._text(sample, "prompt")),
-                Message(role="assistant", content=self._text(sample, key)),
+                Message(role="user", content=row_column(sample, self._columns["prompt"])),
+                Message(role="assistant", content=row_column(sample, self._columns[key])),
             ]
             mask_messages(messages, self._strategy)
             result[key] = messages
         return result
-
-    def _text(self, sample: Mapping[str, Any], key: str) -> str:
-        column = self._columns[key]
-        if column not in sample:
-            raise ValueError(f"The row has no column {column!r}; found {list(sample)}. Name it in column_map.")
-        return sample[column]
 
 
 def stack_exchange_paired_dataset(

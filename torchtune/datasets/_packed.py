@@ -89,7 +89,8 @@ class PackedDataset(Dataset):
             self._pack_in_order(spans)
         else:
             self._pack_best_fit(spans)
-        self._tokens, self._labels, self._weights = store.tokens, store.labels, store.weights
+        self._tokens, self._labels, weights = store.arrays
+        self._weights: np.ndarray | None = weights
 
     def __len__(self) -> int:
         return len(self._packs) - 1

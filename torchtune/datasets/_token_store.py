@@ -45,22 +45,12 @@ class Arrays:
         return start, len(into)
 
     @property
-    def weights(self) -> np.ndarray | None:
-        """Loss weights ``[n]``, or None where no sample has any."""
-        return np.frombuffer(self._weights, np.float32) if self._weights else None
-
-    @property
-    def tokens(self) -> np.ndarray:
-        """Token ids ``[n]``."""
-        return self._array("tokens")
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Labels ``[n]``."""
-        return self._array("labels")
-
-    def _array(self, kind: str) -> np.ndarray:
-        return np.frombuffer(self._arrays[kind], np.int32) if self._arrays[kind] else np.empty(0, np.int32)
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Tokens and labels ``[n]``, and loss weights ``[n]`` where a sample has any."""
+        tokens, labels = (
+            np.frombuffer(ids, np.int32) if ids else np.empty(0, np.int32) for ids in self._arrays.values()
+        )
+        return tokens, labels, np.frombuffer(self._weights, np.float32) if self._weights else None
 
 
 class _Writer:
@@ -96,9 +86,9 @@ class Mapped:
 
     def __init__(self, folder: Path) -> None:
         self._ends = np.load(folder / "ends.npy", mmap_mode="r")
-        self.tokens, self.labels = (_mapped(folder / f"{kind}.i32") for kind in _KINDS)
+        tokens, labels = (_mapped(folder / f"{kind}.i32") for kind in _KINDS)
         weights = folder / "weights.f32"
-        self.weights = np.memmap(weights, np.float32, "r") if weights.is_file() else None
+        self.arrays = tokens, labels, np.memmap(weights, np.float32, "r") if weights.is_file() else None
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Where each sample's tokens start and stop."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchtune.data._message import Message
-from torchtune.data._transforms import InputOutputToMessages, ShareGPTToMessages
+from torchtune.data._transforms import InputOutputToMessages, ShareGPTToMessages, row_column
 from torchtune.datasets._sft import SFTDataset, SFTTransform
 
 if TYPE_CHECKING:
@@ -150,14 +150,12 @@ class TheCauldronToMessages:
 
     def __call__(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
         """A row's ``messages``; the images stand before the first question. Only answers are trained on."""
-        for column in self._columns.values():
-            if column not in sample:
-                raise ValueError(f"The row has no column {column!r}; found {list(sample)}. Name it in column_map.")
+        pictures, texts = (row_column(sample, self._columns[key]) for key in ("images", "texts"))
         messages = []
         if self._new_system_prompt is not None:
             messages.append(Message(role="system", content=self._new_system_prompt, masked=True))
-        images = [{"type": "image", "content": image} for image in sample[self._columns["images"]]]
-        for turn in sample[self._columns["texts"]]:
+        images = [{"type": "image", "content": image} for image in pictures]
+        for turn in texts:
             question = [*images, {"type": "text", "content": turn["user"]}]
             messages.append(Message(role="user", content=question, masked=True))
             messages.append(Message(role="assistant", content=turn["assistant"]))
