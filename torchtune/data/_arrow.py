@@ -35,12 +35,6 @@ def looks_padded(messages: Sequence[Any]) -> bool:
     return _same_keys(messages) and _same_keys(bodies) and _same_keys(arguments)
 
 
-def _share_names(bodies: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether calls of different tools all have the same argument names, as padding makes them."""
-    arguments = [value for body in bodies for value in _argument_objects(body)]
-    return len({str(body.get("name")) for body in bodies}) > 1 and len(arguments) > 1 and _same_keys(arguments)
-
-
 def holds_null(value: Any) -> bool:
     """Whether there may be a null in a value; a look at its bytes, or its text, is faster than one at every object."""
     try:
@@ -76,9 +70,11 @@ def unpad_calls(
 ) -> Sequence[Any]:
     """Messages whose calls' argument objects have no padding; argument strings are left alone."""
     bodies = list(_call_bodies(messages))
-    if nulls == "keep" or not any(_has_null(value) for body in bodies for value in _argument_objects(body)):
+    arguments = [value for body in bodies for value in _argument_objects(body)]
+    if nulls == "keep" or not any(map(_has_null, arguments)):
         return messages
-    alike = _share_names(bodies)
+    # Padding gives calls of different tools the same argument names.
+    alike = len({str(body.get("name")) for body in bodies}) > 1 and len(arguments) > 1 and _same_keys(arguments)
     schemas = {tool_name(tool): tool_parameters(tool) for tool in tools}
 
     def clean_call(call: Any) -> Any:

@@ -139,9 +139,9 @@ class Message:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Message):
             return NotImplemented
-        return _same_parts(self.content, other.content) and all(
-            getattr(self, key) == getattr(other, key) for key in (*_FIELDS, *_TOOL_FIELDS) if key != "content"
-        )
+        fields = (key for key in (*_FIELDS, *_TOOL_FIELDS) if key != "content")
+        same = len(self.content) == len(other.content) and all(map(_same_part, self.content, other.content))
+        return same and all(getattr(self, key) == getattr(other, key) for key in fields)
 
     # Equal by value and changeable, so no key of a dict or set.
     __hash__ = None  # type: ignore[assignment]
@@ -154,10 +154,6 @@ def _part_text(part: dict[str, Any]) -> str:
     return part["content"] if part["type"] == "text" else ""
 
 
-def _same_parts(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> bool:
-    """Whether two lists of parts are equal; media are compared by identity, since tensors have no plain ``==``."""
-    return len(ours) == len(theirs) and all(map(_same_part, ours, theirs))
-
-
 def _same_part(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two parts are equal; media are compared by identity, since tensors have no plain ``==``."""
     return a["content"] is b["content"] if a["type"] == b["type"] == "image" else a == b

@@ -224,7 +224,10 @@ def _parts(
         elif kind in CALL_PARTS:
             calls.append(read_part_call(part, here))
         elif kind in _IMAGE_PARTS:
-            parts.append({"type": "image", "content": _image(part, here)})
+            image = _field(part, _IMAGE_KEYS, here)
+            if isinstance(image, Mapping):
+                image = _field({**image, "type": kind}, ("url", "path"), here)
+            parts.append({"type": "image", "content": image})
         elif kind == "json" and "content" in part:
             parts.append({"type": "json", "content": part["content"]})
         else:
@@ -242,12 +245,6 @@ def _field(part: Mapping[str, Any], keys: Sequence[str], where: str) -> Any:
         if part.get(key) is not None:
             return part[key]
     raise ValueError(f"{where}: part of type {part['type']!r} has none of {list(dict.fromkeys(keys))}")
-
-
-def _image(part: Mapping[str, Any], where: str) -> Any:
-    """Where an image is, or the image itself."""
-    value = _field(part, _IMAGE_KEYS, where)
-    return _field({**value, "type": part["type"]}, ("url", "path"), where) if isinstance(value, Mapping) else value
 
 
 def _hermes(turn: dict[str, Any], where: str) -> list[dict[str, Any]]:

@@ -41,12 +41,14 @@ def alpaca_dataset(
 
 
 alpaca_cleaned_dataset = named(
-    *("alpaca_cleaned_dataset", alpaca_dataset),
+    "alpaca_cleaned_dataset",
+    alpaca_dataset,
     "Alpaca with its errors mended (``yahma/alpaca-cleaned``); see :func:`alpaca_dataset`.",
     source="yahma/alpaca-cleaned",
 )
 grammar_dataset = named(
-    *("grammar_dataset", instruct_dataset),
+    "grammar_dataset",
+    instruct_dataset,
     """Grammar correction: a faulty ``input``, a right ``output``; see :func:`instruct_dataset`.
 
     The prompt template meant for it is ``torchtune.data.GrammarErrorCorrectionTemplate``, given to the tokenizer.
@@ -109,7 +111,8 @@ def slimorca_dataset(
 
 
 hh_rlhf_helpful_dataset = named(
-    *("hh_rlhf_helpful_dataset", preference_dataset),
+    "hh_rlhf_helpful_dataset",
+    preference_dataset,
     "Anthropic's helpful preferences in OpenAI form; see :func:`preference_dataset`.",
     source="RLHFlow/HH-RLHF-Helpful-standard",
 )

@@ -75,7 +75,8 @@ def _load(path: Path, options: Mapping[str, Any]) -> Any:
     folder = path if path.is_dir() else path.parent
     name = options["chat_format"] or _format_name(folder, path)
     given = None if path.is_dir() else path
-    model = given or _first(folder / "tokenizer.model", folder / "original" / "tokenizer.model")
+    places = (folder / "tokenizer.model", folder / "original" / "tokenizer.model")
+    model = given or next((file for file in places if file.is_file()), None)
     if model is not None and model.suffix != ".json" and (size := _tiktoken_size(model)):
         module, kind = ("llama4", "Llama4Tokenizer") if size > _LLAMA4_SIZE else ("llama3", "Llama3Tokenizer")
         return _class(module, kind)(str(model), **options)
@@ -124,10 +125,6 @@ def _row(table: Sequence[tuple[str, str, str]], name: str) -> tuple[str, str] | 
 
 def _class(module: str, name: str) -> Any:
     return getattr(importlib.import_module(f"torchtune.models.{module}"), name)
-
-
-def _first(*paths: Path) -> Path | None:
-    return next((path for path in paths if path.is_file()), None)
 
 
 def _tiktoken_size(path: Path) -> int:

@@ -83,8 +83,13 @@ class MistralV3(ChatFormat):
             w.turn(run[0])
             if role == "user":
                 if chat.tools and run is user_runs[0 if self.tools_first else -1]:
-                    self._write_tools(w, chat)
-                self._write_user(w, systems if run is user_runs[-1] else [], run)
+                    w.lit(f"[AVAILABLE_TOOLS]{self.space}")
+                    w.text(dumps(chat.tools), None)
+                    w.lit("[/AVAILABLE_TOOLS]")
+                w.lit("[INST]" + self.space, "header")
+                # User messages in a row are one, as are system messages; the system text stands first.
+                _write_joined(w, [*(systems if run is user_runs[-1] else []), *run])
+                w.lit("[/INST]", "header")
             elif role == "assistant":
                 w.sampled = True
                 self.write_answer(w, run, ids, space=self.space if spoken else "")
@@ -99,17 +104,6 @@ class MistralV3(ChatFormat):
                 w.lit("[/SYSTEM_PROMPT]", "header")
             previous = role
             spoken = spoken or role != "system"
-
-    def _write_tools(self, w: Writer, chat: Chat) -> None:
-        w.lit(f"[AVAILABLE_TOOLS]{self.space}")
-        w.text(dumps(chat.tools), None)
-        w.lit("[/AVAILABLE_TOOLS]")
-
-    def _write_user(self, w: Writer, systems: list[Turn], run: list[Turn]) -> None:
-        """User messages in a row are one, as are system messages; the system text stands first."""
-        w.lit("[INST]" + self.space, "header")
-        _write_joined(w, [*systems, *run])
-        w.lit("[/INST]", "header")
 
     def write_answer(self, w: Writer, run: list[Turn], ids: dict[int, str], space: str) -> None:
         """Assistant messages in a row, which are one turn, without the end token."""

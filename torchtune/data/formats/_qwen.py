@@ -84,12 +84,18 @@ class ChatML(ChatFormat):
         w.content(turn.pieces)
 
     def write_system(self, w: Writer, chat: Chat, system: Turn | None) -> None:
-        """The system turn: its text or the default, then the tools."""
-        default = self.default_system if system is None else None
-        if system is None and default is None and not chat.tools:
+        """The system turn, where there is one, or a default, or tools."""
+        if system is None and self.default_system is None and not chat.tools:
             return
         w.turn(system)
         w.lit(self.header("system"), "header" if system else None)
+        self.write_system_text(w, chat, system)
+        w.lit(self.end_token, "end" if system else None)
+        w.lit("\n")
+
+    def write_system_text(self, w: Writer, chat: Chat, system: Turn | None) -> None:
+        """The text of the system turn or the default, then the tools."""
+        default = self.default_system if system is None else None
         if system is not None:
             w.content(system.pieces)
         if not chat.tools:
@@ -100,8 +106,6 @@ class ChatML(ChatFormat):
             for tool in chat.tools:
                 w.text(dumps_schema(tool) + "\n", None)
             w.lit(self.tools_foot)
-        w.lit(self.end_token, "end" if system else None)
-        w.lit("\n")
 
     def write_answer(self, w: Writer, chat: Chat, turn: Turn, at: int) -> None:
         """An assistant turn between its header and its end token."""

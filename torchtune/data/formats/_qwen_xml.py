@@ -61,11 +61,7 @@ class Qwen3Coder(Qwen3Instruct):
     def comparable(self, call: ToolCall) -> Any:
         return call.name, {key: self.show(value) for key, value in call.arguments.items()}
 
-    def write_system(self, w: Writer, chat: Chat, system: Turn | None) -> None:
-        if system is None and not chat.tools:
-            return
-        w.turn(system)
-        w.lit(f"{START}system\n", "header" if system else None)
+    def write_system_text(self, w: Writer, chat: Chat, system: Turn | None) -> None:
         if system is not None:
             w.content(system.pieces)
         else:
@@ -75,8 +71,6 @@ class Qwen3Coder(Qwen3Instruct):
             w.lit(self.tools_title + _ACCESS)
             w.text("".join(self.describe(function) for function in chat.functions), None)
             w.lit("\n</tools>" + _INSTRUCTIONS)
-        w.lit(END, "end" if system else None)
-        w.lit("\n")
 
     def describe(self, function: dict[str, Any]) -> str:
         """A tool in tags."""
@@ -148,20 +142,14 @@ class Qwen3_5(Qwen3Coder):
             raise self.refuse(None, "the conversation has no user message", "The template needs one.")
         super().write(w, chat)
 
-    def write_system(self, w: Writer, chat: Chat, system: Turn | None) -> None:
+    def write_system_text(self, w: Writer, chat: Chat, system: Turn | None) -> None:
         text = system.text.strip() if system else ""
-        if system is None and not chat.tools:
-            return
-        w.turn(system)
-        w.lit(f"{START}system\n", "header" if system else None)
         if chat.tools:
             w.lit("# Tools\n\n" + _ACCESS)
             w.text("".join("\n" + dumps_schema(tool) for tool in chat.tools), None)
             w.lit("\n</tools>" + _INSTRUCTIONS)
             w.lit("\n\n" if text else "")
         w.text(text)
-        w.lit(END, "end" if system else None)
-        w.lit("\n")
 
     def write_text(self, w: Writer, turn: Turn) -> None:
         w.content(turn.stripped())
@@ -224,7 +212,9 @@ class Nemotron3(Qwen3_5):
         if system is None and not chat.tools:
             w.lit(f"{START}system\n{END}\n")
             return
-        Qwen3Coder.write_system(self, w, chat, system if system and system.text else None)
+        super().write_system(w, chat, system if system and system.text else None)
+
+    write_system_text = Qwen3Coder.write_system_text
 
     def describe(self, function: dict[str, Any]) -> str:
         """A tool in tags: choices follow the description, the required names come last."""
