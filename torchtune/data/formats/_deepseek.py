@@ -70,11 +70,7 @@ class DeepSeekV3_1(ChatFormat):
         if turn.calls:
             w.lit(_CALLS, "call")
             for call in turn.calls:
-                w.lit(_CALL, "call")
-                w.text(call.name, "call")
-                w.lit(_SEP, "call")
-                w.text(dumps(call.arguments), "call")
-                w.lit(_CALL_END, "call")
+                w.weave("call", _CALL, call.name, _SEP, dumps(call.arguments), _CALL_END)
             w.lit(_CALLS_END, "call")
 
     def write_prompt(self, w: Writer, chat: Chat) -> None:

@@ -196,9 +196,7 @@ def _write_object(w: Writer, value: dict[str, Any], part: Any, quoted: bool = Fa
 def _write_value(w: Writer, value: Any, part: Any, quoted: bool = False) -> None:
     """A JSON value; ``quoted`` writes the keys of objects as strings, as the template does inside schemas."""
     if isinstance(value, str):
-        w.lit(_QUOTE, part)
-        w.text(value, part)
-        w.lit(_QUOTE, part)
+        w.weave(part, _QUOTE, value, _QUOTE)
     elif isinstance(value, dict):
         _write_object(w, value, part, quoted)
     elif isinstance(value, list):

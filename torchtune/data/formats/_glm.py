@@ -76,9 +76,7 @@ class Glm4_5(ChatFormat):
             elif turn.role == "tool":
                 first = at == 0 or chat.turns[at - 1].role != "tool"
                 w.lit("<|observation|>" if first else "", "header")
-                w.lit("\n<tool_response>\n", "result")
-                w.text(result_text(turn), "result")
-                w.lit("\n</tool_response>", "result")
+                w.weave("result", "\n<tool_response>\n", result_text(turn), "\n</tool_response>")
             else:
                 w.lit(f"<|{turn.role}|>\n", "header")
                 w.content(turn.pieces)
@@ -96,11 +94,7 @@ class Glm4_5(ChatFormat):
             w.lit("\n<tool_call>", "call")
             w.text(f"{call.name}\n", "call")
             for key, value in call.arguments.items():
-                w.lit(_KEY, "call")
-                w.text(key, "call")
-                w.lit(f"{_KEY_END}\n{_VALUE}", "call")
-                w.text(json_scalars(value), "call")
-                w.lit(f"{_VALUE_END}\n", "call")
+                w.weave("call", _KEY, key, f"{_KEY_END}\n{_VALUE}", json_scalars(value), f"{_VALUE_END}\n")
             w.lit("</tool_call>", "call")
 
     def write_prompt(self, w: Writer, chat: Chat) -> None:

@@ -87,9 +87,12 @@ class GptOss(ChatFormat):
             w.content(system.pieces)
             w.lit("\n\n")
         if chat.tools:
-            w.lit("# Tools\n\n## functions\n\nnamespace functions {\n\n")
-            w.text("".join(map(describe, chat.functions)), None)
-            w.lit("} // namespace functions")
+            w.weave(
+                None,
+                "# Tools\n\n## functions\n\nnamespace functions {\n\n",
+                "".join(map(describe, chat.functions)),
+                "} // namespace functions",
+            )
         w.lit("<|end|>", "end" if system else None)
 
     def _write_answer(self, w: Writer, turn: Turn, answered: bool, last: bool) -> str:
@@ -126,9 +129,7 @@ class GptOss(ChatFormat):
         return call.name
 
     def _write_analysis(self, w: Writer, text: str, part: Any) -> None:
-        w.lit("<|channel|>analysis<|message|>", part)
-        w.text(text, part)
-        w.lit("<|end|><|start|>assistant", part)
+        w.weave(part, "<|channel|>analysis<|message|>", text, "<|end|><|start|>assistant")
 
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
         draft = Draft()

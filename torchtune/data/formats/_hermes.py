@@ -59,9 +59,12 @@ class Hermes(ChatML):
     def write_result(self, w: Writer, turn: Turn, opens: bool, closes: bool, last: bool) -> None:
         w.turn(turn)
         w.lit(f"{START}tool\n" if opens else "", "header")
-        w.lit("<tool_response>\n", "result")
-        w.text(result_text(turn, python=self.python_results), "result")
-        w.lit("\n</tool_response>" if last else "\n</tool_response>\n", "result")
+        w.weave(
+            "result",
+            "<tool_response>\n",
+            result_text(turn, python=self.python_results),
+            "\n</tool_response>" if last else "\n</tool_response>\n",
+        )
         if closes:
             w.end(END)
 

@@ -42,9 +42,7 @@ class KimiK2(ChatFormat):
 
     def write(self, w: Writer, chat: Chat) -> None:
         if chat.tools:
-            w.lit(f"<|im_system|>tool_declare{_MIDDLE}")
-            w.text(dumps(chat.tools), None)
-            w.lit(_END)
+            w.weave(None, f"<|im_system|>tool_declare{_MIDDLE}", dumps(chat.tools), _END)
         if not chat.turns or chat.turns[0].role != "system":
             w.lit(f"{_HEADERS['system']}{self.default_system}{_END}")
         made: list[str] = []
@@ -69,11 +67,7 @@ class KimiK2(ChatFormat):
             return
         w.lit(_SECTION, "call")
         for call, identity in zip(calls, ids, strict=True):
-            w.lit(_CALL, "call")
-            w.text(identity, "call")
-            w.lit(_ARGUMENTS, "call")
-            w.text(dumps(call.arguments), "call")
-            w.lit(_CALL_END, "call")
+            w.weave("call", _CALL, identity, _ARGUMENTS, dumps(call.arguments), _CALL_END)
         w.lit(_SECTION_END, "call")
 
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:

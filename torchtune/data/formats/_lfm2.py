@@ -47,18 +47,14 @@ class Lfm2(ChatFormat):
                 w.content(system.pieces)
                 w.lit("\n" if chat.tools else "")
             if chat.tools:
-                w.lit("List of tools: <|tool_list_start|>")
-                w.text(dumps(chat.tools), None)
-                w.lit("<|tool_list_end|>")
+                w.weave(None, "List of tools: <|tool_list_start|>", dumps(chat.tools), "<|tool_list_end|>")
             w.lit(END, "end" if system else None)
             w.lit("\n")
         for turn in turns:
             w.turn(turn)
             w.lit(f"{START}{turn.role}\n", "header")
             if turn.role == "tool":
-                w.lit("<|tool_response_start|>", "result")
-                w.text(result_text(turn), "result")
-                w.lit("<|tool_response_end|>", "result")
+                w.weave("result", "<|tool_response_start|>", result_text(turn), "<|tool_response_end|>")
             else:
                 w.sampled = turn.role == "assistant"
                 w.content(turn.pieces)
@@ -69,9 +65,7 @@ class Lfm2(ChatFormat):
         if not turn.calls:
             return
         calls = [f"{c.name}({', '.join(f'{k}={python(v)}' for k, v in c.arguments.items())})" for c in turn.calls]
-        w.lit(_CALLS, "call")
-        w.text(f"[{', '.join(calls)}]", "call")
-        w.lit(_CALLS_END, "call")
+        w.weave("call", _CALLS, f"[{', '.join(calls)}]", _CALLS_END)
 
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:
         draft = Draft()

@@ -83,9 +83,7 @@ class MistralV3(ChatFormat):
             w.turn(run[0])
             if role == "user":
                 if chat.tools and run is user_runs[0 if self.tools_first else -1]:
-                    w.lit(f"[AVAILABLE_TOOLS]{self.space}")
-                    w.text(dumps(chat.tools), None)
-                    w.lit("[/AVAILABLE_TOOLS]")
+                    w.weave(None, f"[AVAILABLE_TOOLS]{self.space}", dumps(chat.tools), "[/AVAILABLE_TOOLS]")
                 w.lit("[INST]" + self.space, "header")
                 # User messages in a row are one, as are system messages; the system text stands first.
                 _write_joined(w, [*(systems if run is user_runs[-1] else []), *run])
@@ -282,9 +280,7 @@ class MistralV13(MistralV11):
         for at, turn in enumerate(run):
             _own(w, turn)
             if turn.reasoning:
-                w.lit("[THINK]", "reasoning")
-                w.text(turn.reasoning, "reasoning")
-                w.lit("[/THINK]", "reasoning")
+                w.weave("reasoning", "[THINK]", turn.reasoning, "[/THINK]")
             elif at:
                 w.text("\n\n")
             w.content(turn.pieces)

@@ -60,9 +60,7 @@ class Phi4Mini(Phi3):
                 w.lit(_SYSTEM_WITH_TOOLS)
             else:
                 w.content(system.pieces)
-            w.lit("<|tool|>")
-            w.text(dumps(chat.functions), None)
-            w.lit("<|/tool|>")
+            w.weave(None, "<|tool|>", dumps(chat.functions), "<|/tool|>")
             w.end(self.end_token)
         super().write(w, chat)
 
@@ -78,9 +76,12 @@ class Phi4Mini(Phi3):
             w.lit(self.headers["assistant"], "header")
             w.sampled = True
             w.content(turn.pieces)
-            w.lit(_CALL, "call")
-            w.text(dumps([{"name": call.name, "arguments": call.arguments} for call in turn.calls]), "call")
-            w.lit(_CALL_END, "call")
+            w.weave(
+                "call",
+                _CALL,
+                dumps([{"name": call.name, "arguments": call.arguments} for call in turn.calls]),
+                _CALL_END,
+            )
         w.end(self.end_token)
 
     def read(self, source: Source, tools: list[dict[str, Any]], options: SimpleNamespace) -> ParsedMessage:

@@ -115,9 +115,7 @@ class ChatML(ChatFormat):
     def write_calls(self, w: Writer, turn: Turn, before: str) -> None:
         """The calls of a turn, each on lines of its own; ``before`` stands before the first one."""
         for call in turn.calls:
-            w.lit(f"{before}<tool_call>\n", "call")
-            w.text(call_json(call.name, call.arguments), "call")
-            w.lit("\n</tool_call>", "call")
+            w.weave("call", f"{before}<tool_call>\n", call_json(call.name, call.arguments), "\n</tool_call>")
             before = "\n"
 
     def write_result(self, w: Writer, turn: Turn, opens: bool, closes: bool, last: bool) -> None:
@@ -125,9 +123,7 @@ class ChatML(ChatFormat):
         after, opening, closing = self.result_tags
         w.turn(turn)
         w.lit(self.header("user").rstrip("\n") + after if opens else "", "header")
-        w.lit(opening, "result")
-        w.text(result_text(turn, python=self.python_results), "result")
-        w.lit(closing, "result")
+        w.weave("result", opening, result_text(turn, python=self.python_results), closing)
         if closes:
             w.end(self.end_token, "\n")
 

@@ -68,9 +68,12 @@ class Qwen3Coder(Qwen3Instruct):
             w.lit(self.default_with_tools)
         if chat.tools:
             w.lit("\n\n" if system or self.default_with_tools else "")
-            w.lit(self.tools_title + _ACCESS)
-            w.text("".join(self.describe(function) for function in chat.functions), None)
-            w.lit("\n</tools>" + _INSTRUCTIONS)
+            w.weave(
+                None,
+                self.tools_title + _ACCESS,
+                "".join(self.describe(function) for function in chat.functions),
+                "\n</tools>" + _INSTRUCTIONS,
+            )
 
     def describe(self, function: dict[str, Any]) -> str:
         """A tool in tags."""
@@ -145,9 +148,12 @@ class Qwen3_5(Qwen3Coder):
     def write_system_text(self, w: Writer, chat: Chat, system: Turn | None) -> None:
         text = system.text.strip() if system else ""
         if chat.tools:
-            w.lit("# Tools\n\n" + _ACCESS)
-            w.text("".join("\n" + dumps_schema(tool) for tool in chat.tools), None)
-            w.lit("\n</tools>" + _INSTRUCTIONS)
+            w.weave(
+                None,
+                "# Tools\n\n" + _ACCESS,
+                "".join("\n" + dumps_schema(tool) for tool in chat.tools),
+                "\n</tools>" + _INSTRUCTIONS,
+            )
             w.lit("\n\n" if text else "")
         w.text(text)
 

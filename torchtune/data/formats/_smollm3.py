@@ -90,9 +90,7 @@ class SmolLM3(ChatML):
             w.lit(_WHO + (_THINK if thinks else ""))
         w.lit("\n\n")
         if chat.tools:
-            w.lit(_TOOLS_HEAD)
-            w.text("".join(f"{tool}\n" for tool in chat.tools), None)
-            w.lit(_TOOLS_FOOT)
+            w.weave(None, _TOOLS_HEAD, "".join(f"{tool}\n" for tool in chat.tools), _TOOLS_FOOT)
             w.lit(END, "end" if system else None)
             w.lit("\n")
 

@@ -243,6 +243,11 @@ class Writer:
             # Its own __new__ takes three times as long, and a row has dozens of segments.
             self.segments.append(tuple.__new__(Segment, (text, False, self._index, self.sampled, part, None)))
 
+    def weave(self, part: Part | None, *texts: str) -> None:
+        """Writes the format's own text and text from the data in turn, the former first."""
+        for at, text in enumerate(texts):
+            (self.text if at % 2 else self.lit)(text, part)
+
     def content(self, pieces: Sequence[Piece], part: Part | None = None) -> None:
         """Writes the pieces of a turn, images included."""
         index, before = self._index, self._index
