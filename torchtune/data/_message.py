@@ -85,9 +85,6 @@ class Message:
         self.name = name
         self.reasoning_content = reasoning_content
         self.weight = weight
-        self._check()
-
-    def _check(self) -> None:
         if self.role != "assistant" and (self.ipython or self.tool_calls):
             raise ValueError(
                 f"Only assistant messages can be tool calls. Found role {self.role} in message: {self.text_content}"

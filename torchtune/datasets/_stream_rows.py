@@ -172,14 +172,11 @@ def open_source(source: str, **load_dataset_kwargs: Any) -> list[Callable[[Any],
 def _opener(path: str, field: str | None) -> Callable[[Any], Reader]:
     if path.endswith(_FORMATS["parquet"]):
         return partial(ParquetReader, path)
-    if field is not None or (path.endswith(".json") and _holds_list(path)):
-        return partial(ListReader, path, field=field)
-    return partial(LineReader, path)
-
-
-def _holds_list(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+    is_list = field is not None
+    if path.endswith(".json") and not is_list:
+        with open(path, "rb") as file:
+            is_list = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+    return partial(ListReader, path, field=field) if is_list else partial(LineReader, path)
 
 
 def _open_with_datasets(source: str, split: str | None, kwargs: Mapping[str, Any], cursor: Any) -> Reader:

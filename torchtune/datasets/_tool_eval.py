@@ -49,28 +49,10 @@ def tool_eval_dataset(
         ValueError: if the style is unknown, or a row cannot be read, with file and row in front.
     """
     rows = load_rows(source, filter_fn=filter_fn, split=split, **load_dataset_kwargs)
-    to_cases: Callable[[Mapping[str, Any], str], list[ToolCase]]
-    if style == "bfcl":
-
-        def to_cases(row: Mapping[str, Any], place: str) -> list[ToolCase]:
-            return [case_from_bfcl(row, dots=dots)]
-
-    else:
-        transform = chat_transform(
-            style,
-            conversation_column,
-            tools=tools,
-            tools_column=tools_column,
-            new_system_prompt=new_system_prompt,
-            nulls=nulls,
-            parse_text_calls=parse_text_calls,
-        )
-
-        def to_cases(row: Mapping[str, Any], place: str) -> list[ToolCase]:
-            sample = transform(row)
-            validate_messages(sample["messages"], sample.get("tools"), builtin_tools=builtin_tools)
-            return cases_from_messages(sample["messages"], sample.get("tools"), turns=turns, id=place)
-
+    options = {"new_system_prompt": new_system_prompt, "nulls": nulls, "parse_text_calls": parse_text_calls}
+    transform = None
+    if style != "bfcl":
+        transform = chat_transform(style, conversation_column, tools=tools, tools_column=tools_column, **options)
     cases: list[ToolCase] = []
     for index in range(len(rows)):
         if max_cases is not None and len(cases) >= max_cases:
@@ -78,7 +60,12 @@ def tool_eval_dataset(
         place = place_of(rows, index)
         row = rows[index]
         try:
-            cases += to_cases(row, place)
+            if transform is None:
+                cases.append(case_from_bfcl(row, dots=dots))
+                continue
+            sample = transform(row)
+            validate_messages(sample["messages"], sample.get("tools"), builtin_tools=builtin_tools)
+            cases += cases_from_messages(sample["messages"], sample.get("tools"), turns=turns, id=place)
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
     return cases[:max_cases]
