@@ -92,7 +92,7 @@ class RowChecker:
         self._arguments = ArgumentChecker()
 
     def check_raw(self, raw: RawRow) -> RowResult:
-        """The same for a row as it stands in its source, which may be none."""
+        """All that is wrong with a row as it stands in its source, where it may be none."""
         if raw.data is None or raw.problem is not None:
             result = RowResult(raw.line, raw.row)
             result.errors.append(result.error(None, *(raw.problem or ("bad_json", "There is no row"))))
