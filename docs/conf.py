@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -48,6 +50,29 @@ class Conversation(SphinxDirective):
         return [nodes.raw("", coloured(segments(self.arguments[0])), format="html")]
 
 
+CODE = re.compile(r'(<code class="[^"]*\bliteral\b[^"]*">)(.*?)(</code>)', re.S)
+TEXT = re.compile(r"(?<=>)[^<>]+(?=<)")
+
+
+def break_names(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Long names in the text may break after ``_``, ``/``, ``::`` and ``.``, not in the middle of a word."""
+
+    def breakable(code: re.Match[str]) -> str:
+        inner = TEXT.sub(lambda text: re.sub(r"(?<=\w)(_|/|::|\.|=)(?=\w)", r"\1<wbr>", text[0]), f">{code[2]}<")
+        return code[1] + inner[1:-1] + code[3]
+
+    if "body" in context:
+        context["body"] = CODE.sub(breakable, context["body"])
+
+
+def leave_out_docstrings_of_builtins(
+    app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]
+) -> None:
+    """A constant has its name and its value, not what Python says of all texts or numbers."""
+    if what == "data" and isinstance(value, (str, int, tuple, set, dict)):
+        lines.clear()
+
+
 def setup(app: Sphinx) -> None:
     """Writes the pages of the chat formats and of the settings, from the code itself, before Sphinx looks for pages."""
     from format_pages import write_pages
@@ -56,3 +81,5 @@ def setup(app: Sphinx) -> None:
     write_pages(Path(__file__).parent / "formats")
     write_page(Path(__file__).parent)
     app.add_directive("conversation", Conversation)
+    app.connect("html-page-context", break_names)
+    app.connect("autodoc-process-docstring", leave_out_docstrings_of_builtins)
