@@ -268,3 +268,22 @@ def test_every_public_name_is_in_the_api_reference() -> None:
         shown |= {id(member) for member in members if not inspect.isclass(getattr(member, "func", None))}
     public = {path: value for path, value in public_objects().items() if not re.search(r"\._", path)}
     assert [path for path, value in public.items() if id(value) not in shown] == []
+
+
+def test_every_public_constant_is_in_the_api_reference() -> None:
+    """Constants have no docstring, and no ``automodule`` shows them."""
+    folder = Path(__file__).parents[2] / "docs" / "api"
+    pages = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.md"))
+    shown = {name.rpartition(".")[2] for name in re.findall(r"autodata:: (torchtune[\w.]*)", pages)}
+    missing = {}
+    for module in public_modules():
+        there = importlib.import_module(module)
+        for name in [*getattr(there, "__all__", ()), *NAMES.get(module, ())]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                value = getattr(there, name, None)
+            code = inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value)
+            private = name.startswith("_") or re.search(r"\._", module)
+            if not (code or private or isinstance(value, functools.partial) or name in shown):
+                missing[name] = f"{module}.{name}"
+    assert sorted(missing.values()) == []
