@@ -57,7 +57,7 @@ def stages() -> list[tuple[str, str, list[str]]]:
     ]
     return [
         ("A row", "a line of train.jsonl", [_short(json.dumps(row["messages"][:2], ensure_ascii=False))]),
-        ("Messages", "OpenAIToMessages, ShareGPTToMessages, … then validate_messages", shown[:5]),
+        ("Messages", "OpenAIToMessages, ShareGPTToMessages, … then validate_messages", shown[:6]),
         (
             "Segments",
             f"get_format('qwen2_5').render: {len(segments)} pieces, emitted by the model or not",

@@ -12,7 +12,7 @@ from torchtune.datasets._packed import best_fit
 from torchtune.models.qwen2_5 import qwen2_5_tokenizer
 
 STATIC = Path(__file__).parents[1] / "_static"
-ROWS, SIZE, BATCH = 32, 768, 8
+ROWS, SIZE, BATCH = 32, 1152, 8
 LEFT, WIDTH, BAR = 12, 496, 9
 COLOURS = ("#79b8ff", "#85e89d", "#ffd33d", "#f9826c", "#b392f0", "#4ec9b0", "#ffab70")
 

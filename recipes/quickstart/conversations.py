@@ -1,6 +1,7 @@
 """Synthetic tool conversations in OpenAI form: the quickstart's data.
 
-Seven tools, single calls, parallel calls, chains where a result feeds the next call, and rows where no call is right.
+Seven tools, a calculator among them, single calls, parallel calls, chains where a result feeds the next call, and rows where no
+call is right.
 The test split uses names, numbers, dates and words that no training row has.
 """
 
@@ -24,12 +25,11 @@ def _tool(name: str, description: str, required: int | None = None, **properties
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
 
-CURRENCIES = ["USD", "EUR", "GBP", "JPY", "CHF"]
 TOOLS = {
     tool["function"]["name"]: tool
     for tool in (
         _tool("get_weather", "Weather in a city.", 1, city="string", unit=["celsius", "fahrenheit"]),
-        _tool("convert", "Convert money.", amount="number", source=CURRENCIES, target=CURRENCIES),
+        _tool("calculate", "Work out a sum.", expression="string"),
         _tool("set_timer", "Start a timer.", minutes="integer", label="string"),
         _tool("find_flights", "Find flights.", origin="string", destination="string", date="string"),
         _tool("send_message", "Send a message.", to="string", text="string"),
@@ -141,6 +141,9 @@ class Values:
     def amount(self) -> float | int:
         return self._draw(lambda: self.rng.choice([self.rng.randint(2, 999), self.rng.randint(2, 99) + 0.5]))
 
+    def count(self) -> int:
+        return self.rng.randint(2, 9)
+
     def minutes(self) -> int:
         return self._draw(lambda: self.rng.randint(2, 180))
 
@@ -211,13 +214,15 @@ def _two_cities(b: Builder) -> set[str]:
     return {"get_weather"}
 
 
-def _convert(b: Builder) -> set[str]:
-    amount, (source, target) = b.draw.amount(), b.rng.sample(CURRENCIES, 2)
-    b.say("user", f"Convert {amount} {source} to {target}.", f"How much is {amount} {source} in {target}?")
-    result = round(amount * b.rng.choice([0.5, 1.5, 2]), 2)
-    b.call(("convert", {"amount": amount, "source": source, "target": target}, {"result": result}))
-    b.say("assistant", f"{amount} {source} is {result} {target}.")
-    return {"convert"}
+def _cost(b: Builder) -> set[str]:
+    order, total, count = b.draw.order(), b.draw.amount(), b.draw.count()
+    b.say("user", f"What do {count} of order {order} cost?", f"How much is {count} times order {order}?")
+    product = total * count
+    result = int(product) if product == int(product) else product
+    b.call(("get_order", {"order_id": order}, {"total": total}))
+    b.call(("calculate", {"expression": f"{total} * {count}"}, {"result": result}))
+    b.say("assistant", f"{count} of order {order} cost {result}.")
+    return {"get_order", "calculate"}
 
 
 def _timer(b: Builder) -> set[str]:
@@ -278,20 +283,16 @@ def _thanks(b: Builder) -> set[str]:
 
 def _without_the_tool(b: Builder) -> set[str]:
     """A request whose tool is not among the offered ones: the right answer is to say so."""
-    needed = b.rng.choice([_weather, _convert, _timer, _flights, _message])(b)
+    needed = b.rng.choice([_weather, _timer, _flights, _message])(b)
     del b.messages[1:]
     b.say("assistant", "I have no tool for that.")
     return {f"-{name}" for name in needed}
 
 
 SCENARIOS: list[tuple[Callable[[Builder], set[str]], int]] = [
-    (_weather, 3), (_two_cities, 3), (_convert, 3), (_timer, 2), (_flights, 3), (_message, 3),
-    (_timer_and_message, 3), (_refund, 4), (_thanks, 2), (_without_the_tool, 3),
+    (_weather, 3), (_two_cities, 3), (_cost, 8), (_timer, 2), (_flights, 3), (_message, 3),
+    (_timer_and_message, 3), (_refund, 3), (_thanks, 2), (_without_the_tool, 6),
 ]  # fmt: skip
-
-
-#: Weights of the shipped rows. Conversions are left out: a model of a million parameters mixes the currencies up.
-SHIPPED = (3, 3, 0, 2, 3, 3, 3, 4, 2, 6)
 
 
 def conversations(
@@ -328,6 +329,7 @@ def plain_conversations(seed: int) -> Iterator[Row]:
     kinds: list[tuple[str, Callable[[], Any]]] = [
         ("city", b.draw.city), ("name", b.draw.person), ("amount", b.draw.amount), ("minutes", b.draw.minutes),
         ("order", b.draw.order), ("date", b.draw.date), ("thing", b.draw.thing), ("errand", b.draw.errand),
+        ("sum", lambda: f"{b.draw.amount()} * {b.draw.count()}"),
     ]  # fmt: skip
     names = list(TOOLS)
     while True:

@@ -1,8 +1,10 @@
-"""The quickstart's tools as an environment: a look-up table of the results that a row's own conversation had."""
+"""The quickstart's tools as an environment: a calculator, and a look-up table of the results that a row's own conversation had."""
 
 from __future__ import annotations
 
+import ast
 import json
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +13,42 @@ def _key(name: str, arguments: Mapping[str, Any]) -> str:
     return json.dumps([name, {key: value for key, value in arguments.items() if value is not None}], sort_keys=True)
 
 
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+_MOST_CHARACTERS = 200
+
+
+def evaluate(expression: str) -> float:
+    """The value of a sum: numbers, + - * / and brackets; a whole value comes as an int.
+
+    Args:
+        expression: the sum, such as "84.5 * 3", of up to 200 characters.
+
+    Raises:
+        ValueError: if it is anything else.
+        ArithmeticError: if it divides by zero, or is too large.
+    """
+    if len(expression) > _MOST_CHARACTERS:
+        raise ValueError(f"the sum has {len(expression)} characters, up to {_MOST_CHARACTERS} are worked out")
+
+    def value(node: ast.expr) -> float:
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            return node.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -value(node.operand)
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
+        raise ValueError(f"{expression!r} is no sum; a sum has numbers, + - * / and brackets")
+
+    try:
+        result = value(ast.parse(expression.strip(), mode="eval").body)
+    except SyntaxError:
+        raise ValueError(f"{expression!r} is no sum; a sum has numbers, + - * / and brackets") from None
+    rounded = round(result, 10)
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
 class RecordedTools:
-    """Answers each call as the row's conversation did; any other call is an error that the model reads."""
+    """Works out sums, and answers any other call as the row's conversation did; one that it did not make is an error."""
 
     def reset(self, row: Mapping[str, Any]) -> None:
         """Takes the calls and results of a row's ``messages``."""
@@ -33,9 +69,9 @@ class RecordedTools:
         """Weather in a city."""
         return self._look_up("get_weather", city=city, unit=unit)
 
-    def convert(self, amount: float, source: str, target: str) -> str:
-        """Convert money."""
-        return self._look_up("convert", amount=amount, source=source, target=target)
+    def calculate(self, expression: str) -> str:
+        """Work out a sum."""
+        return json.dumps({"result": evaluate(expression)})
 
     def set_timer(self, minutes: int, label: str) -> str:
         """Start a timer."""

@@ -129,6 +129,23 @@ def test_tools_run_and_what_was_sampled_is_trained(folder: Path, tmp_path: Path)
     recipe.cleanup()
 
 
+def test_calls_that_fail_and_conversations_that_never_end_are_logged(folder: Path, tmp_path: Path) -> None:
+    cfg = grpo_settings(folder, tmp_path, tools=True, num_steps=1, epochs=1, max_tool_calls=2)
+    cfg.tools.functions = ["sample_tools.fail"]
+    recipe = EvenRecipe(cfg)
+    recipe.setup()
+    control = recipe.tokenizer._control_ids()
+    text = '\n{"name": "fail", "arguments": {"reason": "no"}}\n'
+    call = [control["<tool_call>"], *recipe.tokenizer.encode(text, add_bos=False, add_eos=False)]
+    turn = [*call, control["</tool_call>"], control["<|im_end|>"]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipes.grpo.generate_tokens", lambda model, contexts, **_: [turn for _ in contexts])
+        recipe.train()
+    recipe.cleanup()
+    names = ("tool_calls", "tool_calls_failed", "ended/max_tool_calls", "ended/answer")
+    assert [float(logged(tmp_path, name)[1]) for name in names] == [2, 2, 1, 0]
+
+
 class SomeAlike(EvenRecipe):
     """A sampler of known rewards: of each batch the first prompt's answers are alike, where its number is even."""
 

@@ -44,7 +44,9 @@ def test_every_row_loads_and_validates() -> None:
         validate_messages(sample["messages"], sample["tools"])
 
 
-@pytest.mark.parametrize("key", ["city", "origin", "destination", "date", "to", "text", "order_id", "minutes"])
+@pytest.mark.parametrize(
+    "key", ["city", "origin", "destination", "date", "to", "text", "order_id", "minutes", "expression"]
+)
 def test_held_out_rows_have_argument_values_that_no_training_row_has(key: str) -> None:
     train = set().union(*(arguments(row, key) for row in rows("train.jsonl")))
     test = set().union(*(arguments(row, key) for row in rows("test.jsonl")))
@@ -57,6 +59,14 @@ def test_data_has_parallel_calls_chains_and_rows_without_a_call() -> None:
     assert any(counts == [2] for counts in calls)
     assert any(counts == [1, 1] for counts in calls)
     assert any(counts == [] for counts in calls)
+
+
+def test_no_row_says_that_there_is_no_tool_for_sums() -> None:
+    refused = [row for row in rows("train.jsonl") if "no tool" in row["messages"][-1]["content"]]
+    asked = [row for row in rows("train.jsonl") if "calculate" in str(row["messages"])]
+    assert len(refused) > 100 and len(asked) > 100
+    questions = [row["messages"][0]["content"] for row in refused]
+    assert not any("cost" in question or "times" in question for question in questions)
 
 
 def test_script_makes_the_committed_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipes.grpo import CONFIG_KEYS, GRPORecipe
 from recipes.quickstart.conversations import TOOLS
-from recipes.quickstart.recorded import RecordedTools
+from recipes.quickstart.recorded import RecordedTools, evaluate
 from torchtune.config import check_keys
 from torchtune.rlhf.tools import Toolbox
 from torchtune.training._run_summary import read_curves
@@ -45,6 +45,37 @@ def test_every_recorded_call_gets_its_result_and_any_other_an_error() -> None:
     assert answered > 150
 
 
+def test_sums_are_worked_out_whatever_the_row_recorded() -> None:
+    tools = RecordedTools()
+    tools.reset({"messages": []})
+    assert json.loads(tools.calculate("84.5 * 3")) == {"result": 253.5}
+    assert json.loads(tools.calculate("(1 + 2) * -3 / 2 - 0.5")) == {"result": -5}
+    assert type(evaluate("4.5 * 2")) is int
+    assert evaluate("0.1 + 0.2") == 0.3
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("84.5 times 3", "'84.5 times 3' is no sum"),
+        ("", "'' is no sum"),
+        ("9 ** 9", "is no sum; a sum has numbers"),
+        ("abs(-3)", "is no sum"),
+        ("True * 3", "is no sum"),
+        ("__import__('os').getcwd()", "is no sum"),
+        ("1 / 0", "division by zero"),
+        ("1e308 * 10", "infinity"),
+        ("9" * 201, "has 201 characters, up to 200"),
+        ("(" * 150 + "1", "is no sum"),
+    ],
+)
+def test_what_is_no_sum_is_an_error_that_the_model_reads(expression: str, said: str) -> None:
+    with Toolbox(environment=RecordedTools) as toolbox:
+        toolbox.reset({0: {"messages": []}})
+        result = toolbox.call({"call": (0, "calculate", {"expression": expression})})["call"]
+    assert result.outcome == "error" and said in result.text
+
+
 def test_the_environment_offers_the_tools_of_the_rows() -> None:
     def names(schema: dict[str, Any]) -> tuple[str, str, dict[str, str], list[str]]:
         function = schema["function"]
@@ -59,18 +90,22 @@ def test_the_environment_offers_the_tools_of_the_rows() -> None:
     assert {name: names(schema) for name, schema in offered.items()} == {n: names(s) for n, s in TOOLS.items()}
 
 
-def test_every_prompt_is_a_refund_and_held_out_orders_are_in_no_other_row() -> None:
+def test_prompts_are_refunds_and_sums_and_held_out_orders_are_in_no_other_row() -> None:
     def rows(split: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (ASSETS / "data" / f"refunds_{split}.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in (ASSETS / "data" / f"orders_{split}.jsonl").read_text().splitlines()]
 
     def calls(row: dict[str, Any]) -> list[dict[str, Any]]:
         return [call["function"] for message in row["messages"] for call in message.get("tool_calls") or []]
 
     orders = {}
     for split in ("train", "test"):
-        assert all([call["name"] for call in calls(row)] == ["get_order", "refund"] for row in rows(split))
+        made = [tuple(call["name"] for call in calls(row)) for row in rows(split)]
+        half = len(made) // 2
+        assert set(made[:half]) == {("get_order", "refund")} and set(made[half:]) == {("get_order", "calculate")}
         orders[split] = {json.loads(calls(row)[0]["arguments"])["order_id"] for row in rows(split)}
-    assert len(orders["test"]) == 80 and not orders["test"] & (orders["train"] | {o for row in ROWS for o in ids(row)})
+    supervised = [json.loads(line) for line in (ASSETS / "data" / "train.jsonl").read_text().splitlines()]
+    seen = orders["train"].union(*map(ids, supervised))
+    assert len(orders["test"]) > 70 and not orders["test"] & seen
 
 
 def ids(row: dict[str, Any]) -> list[str]:
