@@ -86,6 +86,8 @@ class FinetuneRecipe(training.Recipe):
             folder = cfg.checkpointer.get("checkpoint_dir", "")
             check_template(self.tokenizer, self.data.dataset, folder, cfg.get("check_template", "error"))
         self.data_val = None
+        if "dataset_val" not in cfg and cfg.get("run_val_every_n_steps"):
+            raise ValueError("run_val_every_n_steps is set, but there is no dataset_val; add one, or set it to null")
         if cfg.get("dataset_val") is not None:
             self.data_val = self._setup_data("dataset_val", cfg.get("batch_size_val") or cfg.batch_size)
         training.check_validation_ends(self.data_val, cfg.get("run_val_max_batches"))

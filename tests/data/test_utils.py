@@ -60,6 +60,23 @@ def test_images_load_from_paths_and_data_urls(tmp_path: Path) -> None:
         assert image[:, 0, 0].tolist() == [255, 0, 10]
 
 
+def test_images_as_parquet_keeps_them(tmp_path: Path) -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    data = io.BytesIO()
+    image_module.new("RGB", (3, 2), (255, 0, 10)).save(data, "png")
+    (tmp_path / "a.png").write_bytes(data.getvalue())
+    for row in (
+        {"bytes": data.getvalue(), "path": None},
+        {"bytes": data.getvalue(), "path": "elsewhere.png"},
+        {"bytes": None, "path": str(tmp_path / "a.png")},
+    ):
+        assert _utils.row_image(row).shape == (3, 2, 3)
+    with pytest.raises(ValueError, match="The row's image b.png can't be decoded"):
+        _utils.row_image({"bytes": b"no image", "path": "b.png"})
+    with pytest.raises(ValueError, match="image_urls=True"):
+        _utils.row_image({"bytes": None, "path": "https://h/a.png"})
+
+
 def test_images_that_cannot_be_loaded(tmp_path: Path) -> None:
     pytest.importorskip("PIL.Image")
     (tmp_path / "a.png").write_text("no image")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -161,3 +162,12 @@ def test_the_cauldron_puts_its_images_before_the_first_question() -> None:
     assert (system.masked, first.masked, answer.masked) == (True, True, False)
     assert [part["type"] for part in first.content] == ["image", "image", "text"]
     assert first.get_media() == ["<1>", "<2>"] and not second.contains_media
+
+
+def test_the_cauldron_reads_images_that_a_stream_gives_as_files() -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    data = io.BytesIO()
+    image_module.new("RGB", (3, 2), (255, 0, 10)).save(data, "png")
+    row = {"images": [{"bytes": data.getvalue(), "path": None}], "texts": [{"user": "What?", "assistant": "A cat."}]}
+    question, _ = the_cauldron_transform()(row)["messages"]
+    assert question.get_media()[0].shape == (3, 2, 3)

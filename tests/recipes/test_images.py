@@ -112,6 +112,19 @@ def test_another_image_changes_the_first_logits(family: tuple[Any, nn.Module]) -
     assert not torch.allclose(*logits, atol=1e-3)
 
 
+def test_tiles_are_of_the_models_dtype(family: tuple[Any, nn.Module]) -> None:
+    """Transforms make tiles in bf16 unless told otherwise, and a run may be in fp32."""
+    transform, model = family
+    batch = image_prompt(transform, question(picture(200)))
+    image = batch["encoder_input"]["vision"] if "vision" in batch["encoder_input"] else batch["encoder_input"]
+    with torch.no_grad():
+        whole = model(batch["tokens"], **{key: value for key, value in batch.items() if key != "tokens"})
+        image["images"] = image["images"].bfloat16()
+        rounded = model(batch.pop("tokens"), **batch)
+    assert rounded.dtype is torch.float32
+    assert torch.allclose(rounded, whole, atol=0.5) and not torch.equal(rounded, whole)
+
+
 def test_text_alone_is_answered_in_batches_too(family: tuple[Any, nn.Module]) -> None:
     transform, model = family
     prompts = [transform.prompt_tokens([Message("user", text)]) for text in ("Hi", "What is the weather?")]

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from _tiny import finetune, tiny_config
 
-from recipes.finetune import FinetuneRecipe
+from recipes.finetune import CONFIG_KEYS, REQUIRED, FinetuneRecipe
+from torchtune import training
+from torchtune.config import InstantiationError
 
 pytestmark = pytest.mark.recipes
 
@@ -47,3 +49,17 @@ def test_a_checkpoint_of_another_size_is_refused_with_what_differs(
     ) as error:
         finetune(tiny_config(tmp_path, **settings))
     assert "_checkpoint_wrapped_module" not in str(error.value)
+
+
+def test_validation_without_data_for_it_is_refused(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path, run_val_every_n_steps=1)
+    del cfg.dataset_val
+    with pytest.raises(ValueError, match="run_val_every_n_steps is set, but there is no dataset_val"):
+        finetune(cfg)
+
+
+def test_a_wrong_name_is_told_before_weights_are_read(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path, checkpointer__checkpoint_dir="/nowhere")
+    cfg.lr_scheduler._component_ = "torchtune.training.lr_schedulers.cosine"
+    with pytest.raises(InstantiationError, match="'lr_scheduler'.*no attribute 'cosine'"):
+        training.run_recipe(FinetuneRecipe, cfg, CONFIG_KEYS, REQUIRED)

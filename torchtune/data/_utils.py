@@ -100,7 +100,16 @@ def load_image(image_loc: Path | str) -> torch.Tensor:
 
 
 def row_image(image: Any, image_dir: str | Path | None = None, image_urls: bool = False) -> Any:
-    """An image of a row: loaded if the row has its path or URL, else as it stands."""
+    """An image of a row: loaded if the row has its path, URL or file, else as it stands."""
+    if isinstance(image, Mapping) and image.keys() <= {"bytes", "path"} and any(image.values()):
+        if image.get("bytes") is None:  # so `datasets` keeps images in Parquet: a file, or where it is
+            return row_image(image["path"], image_dir, image_urls)
+        try:
+            return _decode(image["bytes"])
+        except ImportError:
+            raise
+        except Exception as error:
+            raise ValueError(f"The row's image {image.get('path') or ''} can't be decoded: {error}") from error
     if not isinstance(image, (str, Path)):
         return image
     scheme = _scheme(image)

@@ -420,6 +420,7 @@ def run_recipe(
     unknown = config.check_keys(cfg, keys)
     if required:
         check_recipe(cfg, unknown, required)
+    config.validate(cfg)  # a wrong name at the end of the config is told before weights and data are read
     cfg = with_present_keys(cfg)
     with fault_reports(cfg):
         keep_freed_memory(cfg.device)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchtune.data._message import Message
 from torchtune.data._transforms import InputOutputToMessages, ShareGPTToMessages, row_column
+from torchtune.data._utils import row_image
 from torchtune.datasets._sft import SFTDataset, SFTTransform
 
 if TYPE_CHECKING:
@@ -141,8 +142,13 @@ def vqa_dataset(
 class TheCauldronToMessages:
     """Rows of The Cauldron: ``images``, and ``texts`` of question and answer (``user``, ``assistant``)."""
 
-    def __init__(self, column_map: dict[str, str] | None = None, new_system_prompt: str | None = None) -> None:
-        self._columns = column_map or {"images": "images", "texts": "texts"}
+    def __init__(
+        self,
+        column_map: dict[str, str] | None = None,
+        new_system_prompt: str | None = None,
+        image_urls: bool = False,
+    ) -> None:
+        self._columns, self._image_urls = column_map or {"images": "images", "texts": "texts"}, image_urls
         self._new_system_prompt = new_system_prompt
         for key in ("images", "texts"):
             if key not in self._columns:
@@ -154,13 +160,17 @@ class TheCauldronToMessages:
         messages = []
         if self._new_system_prompt is not None:
             messages.append(Message(role="system", content=self._new_system_prompt, masked=True))
-        images = [{"type": "image", "content": image} for image in pictures]
+        images = [{"type": "image", "content": self._image(image)} for image in pictures]
         for turn in texts:
             question = [*images, {"type": "text", "content": turn["user"]}]
             messages.append(Message(role="user", content=question, masked=True))
             messages.append(Message(role="assistant", content=turn["assistant"]))
             images = []
         return {"messages": messages}
+
+    def _image(self, image: Any) -> Any:
+        """A stream of local Parquet files gives an image as its file."""
+        return row_image(image, image_urls=self._image_urls) if hasattr(image, "keys") else image
 
 
 def the_cauldron_transform(
@@ -201,7 +211,7 @@ def the_cauldron_dataset(
         column_map: see :class:`TheCauldronToMessages`.
         new_system_prompt: a system message to put first.
     """
-    transform = TheCauldronToMessages(column_map=column_map, new_system_prompt=new_system_prompt)
+    transform = TheCauldronToMessages(column_map, new_system_prompt, image_urls)
     return _dataset(
         model_transform,
         transform,

@@ -32,7 +32,7 @@ class Llama3VisionTransformer(VisionTransformer):
             aspect_ratio = torch.ones(batch, num_images, 2, dtype=torch.int, device=images.device)
         ratios = aspect_ratio.reshape(batch * num_images, 2)
         tiles = max(num_tiles, self._max_num_tiles())
-        x = images.reshape(batch * num_images, num_tiles, *tile)
+        x = images.reshape(batch * num_images, num_tiles, *tile).to(self.conv.weight.dtype)
         x = F.pad(x, (0, 0) * len(tile) + (0, tiles - num_tiles)).flatten(0, 1)
         x = self.conv(x).flatten(2).transpose(1, 2).unflatten(0, (-1, tiles))
         if self.pre_tile_pos_embed is not None:
