@@ -72,6 +72,9 @@ def build_model(
 
     Returns:
         The model, in training mode if it isn't frozen.
+
+    Raises:
+        RuntimeError: if the weights are those of another model, with what differs.
     """
     _, rank = get_world_size_and_rank()
     parallel = parallel or Parallelism(cfg, device)
