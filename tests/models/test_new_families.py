@@ -26,10 +26,10 @@ from torchtune.modules.peft import get_adapter_params, get_merged_lora_ckpt
 from torchtune.training import FullModelHFCheckpointer
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
-FAMILIES = ("gemma3", "qwen3_moe", "gpt_oss", "smollm3", "phi4_mini", "granite4", "mistral._model_builders")
+FAMILIES = ("gemma3", "qwen3_moe", "gpt_oss", "smollm3", "phi4_mini", "granite4", "mistral")
 # Builder -> billions of parameters, as the rows of sizes have them from the model cards (Gemma 3: without the image encoder).
 SIZES = {
-    f"{family.split('.')[0]}.{name}": billions
+    f"{family}.{name}": billions
     for family in FAMILIES
     for rows in vars(importlib.import_module(f"torchtune.models.{family}")).values()
     if isinstance(rows, SizeRows)

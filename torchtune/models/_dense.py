@@ -245,8 +245,7 @@ def self_attention(spec: DecoderSpec, adapter: Adapter, rope: nn.Module | None) 
         k_norm=spec.norm(size, eps=spec.norm_eps) if spec.qk_norm[1] else None,
         max_seq_len=spec.max_seq_len,
         attn_dropout=spec.attn_dropout,
-        norm_before_rope=True,
-        **spec.attention,
+        **{"norm_before_rope": True, **spec.attention},
     )
 
 

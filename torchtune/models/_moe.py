@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchtune.models._dense import Adapter, DecoderSpec
-from torchtune.modules.moe import GroupedExperts, LoRAGroupedExperts, MoE, SoftmaxTopKRouter
+from torchtune.models._dense import Adapter, DecoderSpec, feed_forward
+from torchtune.modules.moe import GroupedExperts, LoRAGroupedExperts, MoE, SoftmaxTopKRouter, TokenChoiceTopKRouter
 
 
 def mixture_of_experts(
@@ -18,34 +19,36 @@ def mixture_of_experts(
     *,
     num_experts: int,
     experts_per_token: int,
-    normalize: bool = True,
+    router: Callable[..., TokenChoiceTopKRouter] = SoftmaxTopKRouter,
+    shared: bool = False,
+    quantizes: bool = True,
     bias: bool = False,
     glu: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> MoE:
     """The experts of one layer, ``spec.intermediate_dim`` wide, and their router: ``[b, s, d] -> [b, s, d]``.
 
-    Where the feed-forward layers get an adapter, experts get LoRA (where DoRA is asked for too); the router gets none. In a
-    quantized model the experts are NF4.
+    Where the feed-forward layers get an adapter, experts get LoRA (where DoRA is asked for too), the ``shared`` one that every
+    token goes through as well; the router gets none. In a quantized model the experts are NF4 where ``quantizes``.
     """
-    options: dict[str, Any] = {
-        "dim": spec.embed_dim,
-        "hidden_dim": spec.intermediate_dim,
-        "num_experts": num_experts,
-        "activation": spec.activation(),
-        "glu": glu,
-        "bias": bias,
-        "quantize_base": adapter.quantize_base,
-    }
-    experts: nn.Module = (
-        LoRAGroupedExperts(**options, rank=adapter.rank, alpha=adapter.alpha, dropout=adapter.dropout)
-        if "w1" in adapter.targets
-        else GroupedExperts(**options)
+    lora = {"rank": adapter.rank, "alpha": adapter.alpha, "dropout": adapter.dropout} if "w1" in adapter.targets else {}
+    experts: Callable[..., nn.Module] = LoRAGroupedExperts if lora else GroupedExperts
+    return MoE(
+        experts=experts(
+            dim=spec.embed_dim,
+            hidden_dim=spec.intermediate_dim,
+            num_experts=num_experts,
+            activation=F.silu if spec.activation is nn.SiLU else spec.activation(),
+            glu=glu,
+            bias=bias,
+            quantize_base=adapter.quantize_base and quantizes,
+            **lora,
+        ),
+        router=router(
+            gate=nn.Linear(spec.embed_dim, num_experts, bias=bias),
+            dim=spec.embed_dim,
+            num_experts=num_experts,
+            experts_per_token=experts_per_token,
+        ),
+        shared_expert=feed_forward(spec, replace(adapter, use_dora=False)) if shared else None,
+        weigh_outputs=router is not TokenChoiceTopKRouter,
     )
-    router = SoftmaxTopKRouter(
-        gate=nn.Linear(spec.embed_dim, num_experts, bias=bias),
-        dim=spec.embed_dim,
-        num_experts=num_experts,
-        experts_per_token=experts_per_token,
-        normalize=normalize,
-    )
-    return MoE(experts=experts, router=router, weigh_outputs=True)

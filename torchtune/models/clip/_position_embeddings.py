@@ -17,11 +17,15 @@ def _tokens_per_tile(tile_size: int, patch_size: int) -> int:
 
 
 def _by_image(grid: Tensor, aspect_ratio: Tensor, num_tiles: int) -> Tensor:
-    """Rows of a grid of tiles ``[max, max, n, d]`` in the order of each image's tiles, ``[b, num_tiles, n, d]``."""
-    out = grid.new_zeros(aspect_ratio.shape[0], num_tiles, *grid.shape[2:])
-    for image, (height, width) in enumerate(aspect_ratio.tolist()):
-        out[image, : height * width] = grid[:height, :width].flatten(0, 1)
-    return out
+    """Rows of a grid of tiles ``[max, max, n, d]`` in the order of each image's tiles, ``[b, num_tiles, n, d]``.
+
+    Without a loop over images, so that ``torch.export`` can trace it.
+    """
+    rows, columns = aspect_ratio[:, :1], aspect_ratio[:, 1:].clamp(min=1)
+    tile = torch.arange(num_tiles, device=aspect_ratio.device).unsqueeze(0)
+    place = (tile // columns) * grid.shape[0] + tile % columns
+    real = (tile < rows * columns)[:, :, None, None]
+    return grid.flatten(0, 1)[place.clamp(max=grid.shape[0] ** 2 - 1)] * real
 
 
 class TokenPositionalEmbedding(nn.Module):

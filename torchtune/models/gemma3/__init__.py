@@ -83,8 +83,8 @@ gemma3, lora_gemma3 = component_builders("gemma3", "Gemma 3", gemma3_spec, modul
 gemma3_tokenizer = hf_tokenizer("gemma3", "Gemma 3", module=__name__)
 
 _size = partial(SizeRows, "Gemma 3", gemma3_spec, module=__name__, source=SOURCE)
-SMALL_SIZES = _small = _size(vocab_size=262_144, head_dim=256, max_seq_len=32_768, sliding_window=512)
-SIZES = _large = _size(vocab_size=262_208, max_seq_len=131_072, rope_scaling={"rope_type": "linear", "factor": 8.0})
+_small = _size(vocab_size=262_144, head_dim=256, max_seq_len=32_768, sliding_window=512)
+_large = _size(vocab_size=262_208, max_seq_len=131_072, rope_scaling={"rope_type": "linear", "factor": 8.0})
 
 # fmt: off
 gemma3_270m, lora_gemma3_270m, qlora_gemma3_270m = _small("gemma3_270m", "270M", billions=0.268, num_layers=18, num_heads=4, num_kv_heads=1, embed_dim=640, intermediate_dim=2048)

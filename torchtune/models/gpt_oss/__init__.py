@@ -82,7 +82,7 @@ FAMILIES = (
 gpt_oss, lora_gpt_oss = component_builders("gpt_oss", "gpt-oss", gpt_oss_spec, module=__name__, source=SOURCE)
 gpt_oss_tokenizer = hf_tokenizer("gpt_oss", "gpt-oss", module=__name__)
 
-SIZES = _size = SizeRows(
+_size = SizeRows(
     "gpt-oss",
     gpt_oss_spec,
     module=__name__,

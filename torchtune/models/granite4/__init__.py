@@ -95,7 +95,7 @@ FAMILIES = (
 granite4, lora_granite4 = component_builders("granite4", "Granite 4", granite4_spec, module=__name__, source=SOURCE)
 granite4_tokenizer = hf_tokenizer("granite4", "Granite 4", module=__name__)
 
-SIZES = _size = SizeRows("Granite 4", granite4_spec, module=__name__, source=SOURCE, vocab_size=100_352)
+_size = SizeRows("Granite 4", granite4_spec, module=__name__, source=SOURCE, vocab_size=100_352)
 
 # fmt: off
 granite4_micro, lora_granite4_micro, qlora_granite4_micro = _size("granite4_micro", "micro (3B)", billions=3.4, num_layers=40, num_heads=40, num_kv_heads=8, embed_dim=2560, intermediate_dim=8192, max_seq_len=131_072, embedding_multiplier=12.0, residual_multiplier=0.22, attention_multiplier=0.015625, logits_scaling=10.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,21 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from torchtune.models._builders import part_builders
-from torchtune.models._dense import NO_ADAPTER, Adapter, dequantize_state_dict
+from torchtune.models._dense import NO_ADAPTER, Adapter, DecoderSpec, dense_decoder, dequantize_state_dict, feed_forward
 from torchtune.models._masks import ChunkMask
+from torchtune.models._moe import mixture_of_experts
 from torchtune.models.clip._component_builders import clip_vision_encoder
 from torchtune.models.llama4._encoder import Llama4VisionEncoder, Llama4VisionProjectionHead
 from torchtune.models.llama4._position_embeddings import Llama4ScaledRoPE, UncachedRoPE
-from torchtune.modules import (
-    FeedForward,
-    MultiHeadAttention,
-    RMSNorm,
-    TransformerDecoder,
-    TransformerSelfAttentionLayer,
-    rms_norm,
-)
+from torchtune.modules import TransformerDecoder, rms_norm
 from torchtune.modules.model_fusion import register_fusion_module
-from torchtune.modules.moe import GroupedExperts, LoRAGroupedExperts, MoE, TokenChoiceTopKRouter
+from torchtune.modules.moe import TokenChoiceTopKRouter
 
 
 class HeadNorm(nn.Module):
@@ -37,35 +30,6 @@ class HeadNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., h] -> [..., h]``."""
         return rms_norm(x, self.norm_eps)
-
-
-def _moe(
-    adapter: Adapter, embed_dim: int, hidden_dim: int, num_experts: int, experts_per_token: int, shared: bool
-) -> MoE:
-    """Experts, their router, and the expert that every token goes through."""
-    options: dict[str, Any] = {"dim": embed_dim, "hidden_dim": hidden_dim, "num_experts": num_experts}
-    experts: nn.Module = (
-        LoRAGroupedExperts(**options, rank=adapter.rank, alpha=adapter.alpha, dropout=adapter.dropout)
-        if "w1" in adapter.targets
-        else GroupedExperts(**options)
-    )
-    router = TokenChoiceTopKRouter(
-        gate=nn.Linear(embed_dim, num_experts, bias=False),
-        dim=embed_dim,
-        num_experts=num_experts,
-        experts_per_token=experts_per_token,
-    )
-    # As the experts, the shared one gets LoRA even where DoRA is asked for.
-    shared_expert = _mlp(replace(adapter, use_dora=False), embed_dim, hidden_dim) if shared else None
-    return MoE(experts=experts, router=router, shared_expert=shared_expert)
-
-
-def _mlp(adapter: Adapter, embed_dim: int, hidden_dim: int) -> FeedForward:
-    return FeedForward(
-        gate_proj=adapter.linear("w1", embed_dim, hidden_dim),
-        down_proj=adapter.linear("w2", hidden_dim, embed_dim),
-        up_proj=adapter.linear("w3", embed_dim, hidden_dim),
-    )
 
 
 def _decoder(
@@ -97,63 +61,53 @@ def _decoder(
 ) -> TransformerDecoder:
     if moe_every_n_layers is not None and moe_every_n_layers > 1 and mlp_hidden_dim is None:
         raise ValueError(f"moe_every_n_layers={moe_every_n_layers} leaves dense layers: pass their mlp_hidden_dim")
-    head_dim = embed_dim // num_heads
-    rope: nn.Module = (
-        Llama4ScaledRoPE(
-            dim=head_dim,
-            max_seq_len=max_seq_len,
+    rope = partial(UncachedRoPE, base=rope_base)
+    if use_scaled_rope:
+        rope = partial(
+            Llama4ScaledRoPE,
             base=rope_base,
             scale_factor=rope_scale_factor,
             low_freq_factor=rope_low_freq_factor,
             high_freq_factor=rope_high_freq_factor,
             old_context_len=old_context_len,
         )
-        if use_scaled_rope
-        else UncachedRoPE(dim=head_dim, max_seq_len=max_seq_len, base=rope_base)
-    )
     chunks = ChunkMask(attention_chunk_size) if attention_chunk_size else None
-    norm: Callable[[], nn.Module] = partial(RMSNorm, embed_dim, eps=norm_eps)
-
-    def layer(number: int) -> TransformerSelfAttentionLayer:
-        rotates = skip_rope_interval is None or number % skip_rope_interval != 0
-        normed = use_qk_norm and rotates
-        attn = MultiHeadAttention(
-            embed_dim=embed_dim,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            head_dim=head_dim,
-            q_proj=adapter.linear("q_proj", embed_dim, num_heads * head_dim),
-            k_proj=adapter.linear("k_proj", embed_dim, num_kv_heads * head_dim),
-            v_proj=adapter.linear("v_proj", embed_dim, num_kv_heads * head_dim),
-            output_proj=adapter.linear("output_proj", num_heads * head_dim, embed_dim),
-            pos_embeddings=rope if rotates else None,
-            q_norm=HeadNorm(norm_eps) if normed else None,
-            k_norm=HeadNorm(norm_eps) if normed else None,
-            max_seq_len=max_seq_len,
-            attn_dropout=attn_dropout,
-        )
-        is_moe = moe_every_n_layers is None or number % moe_every_n_layers == 0
-        mlp: nn.Module = (
-            _moe(adapter, embed_dim, hidden_dim, num_experts, experts_per_token, use_shared_expert)
-            if is_moe
-            else _mlp(adapter, embed_dim, mlp_hidden_dim or hidden_dim)
-        )
-        return TransformerSelfAttentionLayer(
-            attn=attn, mlp=mlp, sa_norm=norm(), mlp_norm=norm(), mask_mod=chunks if rotates else None
-        )
-
-    model = TransformerDecoder(
-        tok_embeddings=nn.Embedding(vocab_size, embed_dim),
-        layers=nn.ModuleList(layer(number) for number in range(1, num_layers + 1)),
-        max_seq_len=max_seq_len,
-        num_heads=num_heads,
-        head_dim=head_dim,
-        norm=norm(),
-        output=adapter.linear("output", embed_dim, vocab_size),  # type: ignore[arg-type]
+    # Experts stay in their dtype where the base is quantized.
+    experts = partial(
+        mixture_of_experts,
+        num_experts=num_experts,
+        experts_per_token=experts_per_token,
+        router=TokenChoiceTopKRouter,
+        shared=use_shared_expert,
+        quantizes=False,
     )
-    if adapter.quantize_base:
-        dequantize_state_dict(model, model.tok_embeddings.weight.dtype)
-    return model
+
+    def rotates(index: int) -> bool:
+        return skip_rope_interval is None or (index + 1) % skip_rope_interval != 0
+
+    def mlp(spec: DecoderSpec, adapter: Adapter, index: int) -> nn.Module:
+        if moe_every_n_layers is None or (index + 1) % moe_every_n_layers == 0:
+            return experts(spec, adapter)
+        return feed_forward(replace(spec, intermediate_dim=mlp_hidden_dim or hidden_dim), adapter)
+
+    def with_norms(index: int, layer: nn.Module) -> nn.Module:
+        if use_qk_norm and rotates(index):
+            layer.attn.q_norm, layer.attn.k_norm = HeadNorm(norm_eps), HeadNorm(norm_eps)  # type: ignore[union-attr]
+        return layer
+
+    sizes = (vocab_size, num_layers, num_heads, num_kv_heads, embed_dim, hidden_dim, max_seq_len)
+    spec = DecoderSpec(
+        *sizes,
+        rope,
+        attn_dropout=attn_dropout,
+        norm_eps=norm_eps,
+        layer_rope=lambda index: rope if rotates(index) else None,
+        mask_mod=lambda index: chunks if rotates(index) else None,
+        feed_forward=mlp,
+        wrap_layer=with_norms,
+        attention={"norm_before_rope": False},
+    )
+    return dense_decoder(spec, adapter)
 
 
 def _projection_head(
@@ -262,7 +216,6 @@ def _vision_encoder(
 
 SOURCE = "https://huggingface.co/meta-llama/Llama-4-Scout-17B-16E (model card and config.json)"
 
-# Experts get LoRA where DoRA is asked for, and stay in their dtype where the base is quantized.
 llama4_decoder, lora_llama4_decoder = part_builders(
     "llama4_decoder",
     "a Llama 4 decoder of any size",

@@ -38,7 +38,7 @@ phi4_mini, lora_phi4_mini = component_builders(
 )
 phi4_mini_tokenizer = hf_tokenizer("phi4_mini", "Phi-4-mini", module=__name__)
 
-SIZES = _size = SizeRows("Phi-4-mini", phi4_mini_spec, module=__name__, source=SOURCE, rope_scaling=_LONGROPE)
+_size = SizeRows("Phi-4-mini", phi4_mini_spec, module=__name__, source=SOURCE, rope_scaling=_LONGROPE)
 
 # fmt: off
 phi4_mini_3_8b, lora_phi4_mini_3_8b, qlora_phi4_mini_3_8b = _size("phi4_mini_3_8b", "3.8B", billions=3.84, vocab_size=200_064, num_layers=32, num_heads=24, num_kv_heads=8, embed_dim=3072, intermediate_dim=8192, max_seq_len=131_072)

@@ -11,6 +11,7 @@ from torchtune.models._family import Family
 from torchtune.models._key_maps import ATTENTION, INV_FREQ, QK_NORM, KeyMap, by_layer
 from torchtune.models._moe import mixture_of_experts
 from torchtune.models.qwen3 import Qwen3Tokenizer, qwen3_tokenizer
+from torchtune.modules.moe import SoftmaxTopKRouter
 
 SOURCE = "https://arxiv.org/abs/2505.09388 (Qwen3 Technical Report) and the model cards"
 
@@ -20,9 +21,8 @@ def qwen3_moe_spec(
     spec: DecoderSpec, num_experts: int = 128, experts_per_token: int = 8, normalize_experts: bool = True
 ) -> DecoderSpec:
     """What a Qwen3 decoder with experts of these sizes is made of; ``intermediate_dim`` is that of one expert."""
-    experts = partial(
-        mixture_of_experts, num_experts=num_experts, experts_per_token=experts_per_token, normalize=normalize_experts
-    )
+    router = partial(SoftmaxTopKRouter, normalize=normalize_experts)
+    experts = partial(mixture_of_experts, num_experts=num_experts, experts_per_token=experts_per_token, router=router)
     return replace(spec, qk_norm=(True, True), feed_forward=experts)
 
 
@@ -50,7 +50,7 @@ FAMILIES = (
 )
 qwen3_moe, lora_qwen3_moe = component_builders("qwen3_moe", "Qwen3 MoE", qwen3_moe_spec, module=__name__, source=SOURCE)
 
-SIZES = _size = SizeRows(
+_size = SizeRows(
     "Qwen3 MoE", qwen3_moe_spec, module=__name__, source=SOURCE, vocab_size=151_936, head_dim=128, num_kv_heads=4
 )
 

@@ -34,7 +34,7 @@ FAMILIES = (
 smollm3, lora_smollm3 = component_builders("smollm3", "SmolLM 3", smollm3_spec, module=__name__, source=SOURCE)
 smollm3_tokenizer = hf_tokenizer("smollm3", "SmolLM 3", module=__name__)
 
-SIZES = _size = SizeRows("SmolLM 3", smollm3_spec, module=__name__, source=SOURCE, vocab_size=128_256)
+_size = SizeRows("SmolLM 3", smollm3_spec, module=__name__, source=SOURCE, vocab_size=128_256)
 
 # fmt: off
 smollm3_3b, lora_smollm3_3b, qlora_smollm3_3b = _size("smollm3_3b", "3B", billions=3.08, num_layers=36, num_heads=16, num_kv_heads=4, embed_dim=2048, intermediate_dim=11008, max_seq_len=65_536)
