@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Generator
 from typing import Any
 
@@ -39,6 +40,17 @@ def reparametrize_as_dtype_state_dict_post_hook(
 
 # Both do the same: dequantizing one tensor at a time needs no disk.
 _low_ram_reparametrize_as_dtype_state_dict_post_hook = reparametrize_as_dtype_state_dict_post_hook
+
+
+def passed_on(path: str, doc: str) -> Any:
+    """A property that is one of a part's, such as ``decoder.norm``."""
+    get = operator.attrgetter(path)
+
+    def value(self: Any) -> Any:
+        return get(self)
+
+    value.__doc__ = doc
+    return property(value)
 
 
 def _cached_attention(model: nn.Module) -> list[MultiHeadAttention]:

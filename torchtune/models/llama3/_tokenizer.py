@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from torchtune.modules.common_utils import passed_on
 from torchtune.modules.transforms.tokenizers import TikTokenBaseTokenizer
 from torchtune.modules.transforms.tokenizers._bpe import share_by_start
 from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, speech
@@ -47,12 +48,19 @@ LLAMA3_SPECIAL_TOKENS = {**SPECIAL_TOKENS, **RESERVED_TOKENS}
 class TikTokenChatTokenizer(ChatTokenizer):
     """The families of Llama 3 and later: a tiktoken vocabulary, and turns behind a header of role and blank line."""
 
+    #: Ids of the family's control tokens by their text.
+    family_tokens: ClassVar[dict[str, int]]
     #: The control tokens by what they are for; each gives an attribute of this name and must be in the vocabulary.
     control_tokens: ClassVar[dict[str, str]]
     encoding_name: ClassVar[str]
     pattern: ClassVar[str]
     #: Headers and control tokens, as decoded text shows them.
     special_text: ClassVar[re.Pattern[str]]
+    pad_id: int
+    start_header_id: int
+    end_header_id: int
+    eot_id: int
+    eom_id: int
 
     def __init__(
         self,
@@ -66,14 +74,11 @@ class TikTokenChatTokenizer(ChatTokenizer):
         train_on: str = "message",
         format_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.special_tokens = self._default_special_tokens() if special_tokens is None else special_tokens
+        self.special_tokens = self.family_tokens if special_tokens is None else special_tokens
         for name, text in self.control_tokens.items():
             if text not in self.special_tokens:
                 raise ValueError(f"{text} missing from special_tokens")
             setattr(self, name, self.special_tokens[text])
-        self.bos_id: int
-        self.eos_id: int
-        self.pad_id: int
         self.stop_tokens = [self.eos_id, self.eot_id, self.eom_id]
         self._headers: dict[str, list[int]] = {}
         self.tt_model = TikTokenBaseTokenizer(
@@ -84,58 +89,23 @@ class TikTokenChatTokenizer(ChatTokenizer):
             eos_id=self.eos_id,
             special_tokens=self.special_tokens,
         )
-        self._setup_chat(
-            max_seq_len=max_seq_len,
-            prompt_template=prompt_template,
-            truncation_type=truncation_type,
-            chat_format=chat_format,
-            train_on=train_on,
-            format_options=format_options,
-        )
+        self._setup_chat(max_seq_len, prompt_template, truncation_type, chat_format, train_on, format_options)
 
-    if TYPE_CHECKING:
-        start_header_id: int
-        end_header_id: int
-        eot_id: int
-        eom_id: int
-
-    @classmethod
-    def _default_special_tokens(cls) -> dict[str, int]:
-        raise NotImplementedError
-
-    @property
-    def base_vocab_size(self) -> int:
-        """Number of tokens in the vocabulary file."""
-        return self.tt_model.base_vocab_size
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of tokens, control tokens included."""
-        return self.tt_model.vocab_size
+    base_vocab_size = passed_on("tt_model.base_vocab_size", "Number of tokens in the vocabulary file.")
+    vocab_size = passed_on("tt_model.vocab_size", "Number of tokens, control tokens included.")
 
     def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
-        """Encodes a text as plain text, whatever it looks like.
-
-        Args:
-            text: the text; the empty text gives no tokens at all.
-            add_bos: True to put BOS before it.
-            add_eos: True to put EOS after it.
-
-        Returns:
-            Token ids.
-        """
+        """The token ids of a text as plain text, whatever it looks like; the empty text gives none at all."""
         return self.tt_model.encode(text=text, add_bos=add_bos, add_eos=add_eos)
 
-    def decode(self, token_ids: list[int], truncate_at_eos: bool = True, skip_special_tokens: bool = True) -> str:
-        """Decodes token ids.
+    def decode(  # type: ignore[override]
+        self, token_ids: list[int], truncate_at_eos: bool = True, skip_special_tokens: bool = True
+    ) -> str:
+        """The text of token ids.
 
         Args:
-            token_ids: ids to decode.
             truncate_at_eos: True to stop before the first EOS.
             skip_special_tokens: True to leave out headers, and all that looks like a control token.
-
-        Returns:
-            The text.
         """
         text = self.tt_model.decode(token_ids, truncate_at_eos=truncate_at_eos)
         return self.special_text.sub("", text) if skip_special_tokens else text
@@ -143,15 +113,12 @@ class TikTokenChatTokenizer(ChatTokenizer):
     def tokenize_message(
         self, message: Message, add_start_tokens: bool = True, add_end_tokens: bool = True
     ) -> list[int]:
-        """Encodes one message in the plain format.
+        """The token ids of one message in the plain format.
 
         Args:
             message: the message.
             add_start_tokens: True to put its header before it.
             add_end_tokens: True to end it, as its ``eot`` says.
-
-        Returns:
-            Token ids.
         """
         chat = ChatTokens()
         self._add_message(chat, 0, message, add_start_tokens, add_end_tokens)
@@ -195,15 +162,11 @@ class TikTokenChatTokenizer(ChatTokenizer):
     def _plain_chat(self, messages: list[Message], add_end_tokens: bool, **options: Any) -> ChatTokens:
         chat = ChatTokens([], [])
         chat.add([self.bos_id], None, False, None)
-        for index, message in enumerate(messages):
+        for index, message in chat.fill(messages, self.max_seq_len):
             self._add_message(chat, index, message, True, add_end_tokens or index < len(messages) - 1)
-            if self.max_seq_len is not None and len(chat) >= self.max_seq_len:
-                break
         if add_end_tokens:
             chat.add([self.eos_id], None, False, "end")
-        if self.max_seq_len is None:
-            return chat
-        return chat.truncate(self.max_seq_len, self.truncation_type, self.eos_id if add_end_tokens else None)
+        return chat
 
     def _encode_text(self, text: str) -> list[int]:
         return self.tt_model.encode_plain(text)
@@ -216,9 +179,6 @@ class TikTokenChatTokenizer(ChatTokenizer):
 
     def _decode_text(self, ids: list[int]) -> str:
         return self.tt_model.tt_model.decode(ids)
-
-    def _control_ids(self) -> Mapping[str, int]:
-        return self.special_tokens
 
 
 class Llama3Tokenizer(TikTokenChatTokenizer):
@@ -242,6 +202,7 @@ class Llama3Tokenizer(TikTokenChatTokenizer):
 
     default_format = "llama3_1"
     cuts_at_newlines = True
+    family_tokens = LLAMA3_SPECIAL_TOKENS
     encoding_name = "llama3_tiktoken"
     pattern = CL100K_PATTERN
     special_text = re.compile(r"<\|start_header_id\|>.*?<\|end_header_id\|>\n\n|<\|.*?\|>")
@@ -258,13 +219,8 @@ class Llama3Tokenizer(TikTokenChatTokenizer):
         "image_id": "<|image|>",
     }
 
-    if TYPE_CHECKING:
-        python_tag: int
-        image_id: int
-
-    @classmethod
-    def _default_special_tokens(cls) -> dict[str, int]:
-        return LLAMA3_SPECIAL_TOKENS
+    python_tag: int
+    image_id: int
 
     def _add_call_start(self, chat: ChatTokens, index: int) -> None:
         chat.add([self.python_tag], index, True, "call")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -61,7 +62,7 @@ def _decoder(
 ) -> TransformerDecoder:
     if moe_every_n_layers is not None and moe_every_n_layers > 1 and mlp_hidden_dim is None:
         raise ValueError(f"moe_every_n_layers={moe_every_n_layers} leaves dense layers: pass their mlp_hidden_dim")
-    rope = partial(UncachedRoPE, base=rope_base)
+    rope: Callable[..., nn.Module] = partial(UncachedRoPE, base=rope_base)
     if use_scaled_rope:
         rope = partial(
             Llama4ScaledRoPE,

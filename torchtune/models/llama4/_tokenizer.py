@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torchtune.models.llama3._tokenizer import TikTokenChatTokenizer
 
@@ -77,25 +77,10 @@ _TEMPLATE_NAMES = {
 
 
 class Llama4Tokenizer(TikTokenChatTokenizer):
-    """Tokenizer of Llama 4.
-
-    Args:
-        path: the ``tokenizer.model`` in tiktoken's form.
-        special_tokens: ids of the control tokens by their text; the family's by default.
-        max_seq_len: length that conversations are cut to, or None.
-        prompt_template: words put around the messages, or None.
-        truncation_type: the side that tokens are dropped from, "right" or "left".
-        chat_format: None writes plain conversations as torchtune always has, and the official format where a sample has
-            tools or calls; "official", or the name of a format, writes all in the official format.
-        train_on: "message" trains all of a message, its header included; "sampled" only what the model emits.
-        format_options: options of the official format.
-
-    Raises:
-        ValueError: if a control token is missing from ``special_tokens``, or an option has no such value.
-        FileNotFoundError: if ``path`` does not exist.
-    """
+    """Tokenizer of Llama 4; for its arguments see :class:`~torchtune.models.llama3.Llama3Tokenizer`."""
 
     default_format = "llama4"
+    family_tokens = LLAMA4_SPECIAL_TOKENS
     encoding_name = "llama4_tiktoken"
     pattern = O200K_PATTERN
     special_text = re.compile(r"<\|header_start\|>.*?<\|header_end\|>\n\n|<\|.*?\|>")
@@ -118,19 +103,12 @@ class Llama4Tokenizer(TikTokenChatTokenizer):
         "reasoning_end": "<|reasoning_thinking_end|>",
     }
 
-    if TYPE_CHECKING:
-        image_id: int
-        patch_id: int
-        image_start: int
-        image_end: int
-        tile_x_separator: int
-        tile_y_separator: int
-        reasoning_start: int
-        reasoning_end: int
-
-    @classmethod
-    def _default_special_tokens(cls) -> dict[str, int]:
-        return LLAMA4_SPECIAL_TOKENS
+    image_id: int
+    patch_id: int
+    image_start: int
+    image_end: int
+    tile_x_separator: int
+    tile_y_separator: int
 
     def _control_ids(self) -> Mapping[str, int]:
         names = {

@@ -13,17 +13,14 @@ __all__ = ["WHITESPACE_CHARS", "MistralTokenizer"]
 class MistralTokenizer(AddEosTokenizer):
     """Tokenizer of Mistral. Which official format the model has is seen from the control tokens in its vocabulary.
 
+    For further arguments see :class:`~torchtune.models.llama3.Llama3Tokenizer`.
+
     Args:
         path: the SentencePiece model.
-        max_seq_len: length that conversations are cut to, or None.
         prompt_template: words put around the messages; the family's by default, None for none.
-        truncation_type: the side that tokens are dropped from, "right" or "left".
-        **options: ``chat_format``, ``train_on`` and ``format_options``: see
-            :class:`~torchtune.models.llama3.Llama3Tokenizer`.
 
     Raises:
         OSError: if ``path`` is no SentencePiece model.
-        ValueError: if an option has no such value.
     """
 
     def __init__(

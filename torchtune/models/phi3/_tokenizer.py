@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, speech
+from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, only_text, speech
 from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 from torchtune.modules.transforms.tokenizers._spm_chat import SentencePieceChatTokenizer
 
@@ -34,16 +34,8 @@ class PhiChatTokenizer(ChatTokenizer):
         """Encodes a conversation.
 
         Args:
-            messages: the conversation.
             add_end_tokens: True to put the end token after each answer.
             ignore_system_prompt: True to leave the system message out.
-            tools: function schemas in OpenAI form, or None.
-
-        Returns:
-            Token ids, and a mask that is True where a token is not trained.
-
-        Raises:
-            ValueError: if there are no messages, or the family cannot express one of them.
         """
         if ignore_system_prompt:
             messages = [message for message in messages if message.role != "system"]
@@ -51,23 +43,17 @@ class PhiChatTokenizer(ChatTokenizer):
 
 
 class Phi3MiniTokenizer(PhiChatTokenizer, SentencePieceChatTokenizer):
-    """Tokenizer of Phi 3 mini.
+    """Tokenizer of Phi 3 mini. For further arguments see :class:`~torchtune.models.llama3.Llama3Tokenizer`.
 
     Args:
         path: the SentencePiece model.
-        special_tokens: ids of the control tokens by their text; the family's by default.
-        max_seq_len: length that conversations are cut to, or None.
-        prompt_template: words put around the messages, or None.
-        truncation_type: the side that tokens are dropped from, "right" or "left".
-        **options: ``chat_format``, ``train_on`` and ``format_options``: see
-            :class:`~torchtune.models.llama3.Llama3Tokenizer`.
 
     Raises:
         OSError: if ``path`` is no SentencePiece model.
-        ValueError: if an option has no such value.
     """
 
     default_format = "phi3"
+    owns_cut_end = False
 
     def __init__(
         self,
@@ -86,21 +72,9 @@ class Phi3MiniTokenizer(PhiChatTokenizer, SentencePieceChatTokenizer):
         """Id of the token that ends an answer."""
         return self.special_tokens["<|endoftext|>"]
 
-    @property
-    def pad_id(self) -> int:
-        """Id to fill with."""
-        return self.special_tokens["<|endoftext|>"]
+    pad_id = eos_id
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:  # type: ignore[override]
-        """Decodes token ids.
-
-        Args:
-            ids: ids to decode.
-            skip_special_tokens: True to leave out control tokens.
-
-        Returns:
-            The text.
-        """
         texts = {number: text for text, number in self.special_tokens.items()}
         if skip_special_tokens:
             return self._spm_model.decode([number for number in ids if number not in texts])
@@ -114,32 +88,21 @@ class Phi3MiniTokenizer(PhiChatTokenizer, SentencePieceChatTokenizer):
         chat = ChatTokens()
         newline = self._spm_model.encode("\n", add_bos=False, add_eos=False)
         turn_starts = True
-        for index, message in enumerate(messages):
+        for index, message in chat.fill(messages, self.max_seq_len):
             role = "user" if message.role in ("tool", "ipython") else message.role
             sampled, part = speech(message)
             chat.add([self.bos_id] if turn_starts else [], index, False, "header")
             chat.add([self.special_tokens[f"<|{role}|>"], *newline], index, False, "header")
             for item in message.content:
-                if item["type"] != "text":
-                    raise ValueError(
-                        f"Message {index} ({message.role}) holds content of type {item['type']!r}; Phi3MiniTokenizer "
-                        "encodes text only."
-                    )
-                ids = self._spm_model.encode(
-                    item["content"].rstrip(" "), add_bos=False, add_eos=False, trim_leading_whitespace=True
-                )
+                text = only_text(item, index, message, self).rstrip(" ")
+                ids = self._spm_model.encode(text, add_bos=False, add_eos=False, trim_leading_whitespace=True)
                 chat.add(ids, index, sampled, part)
             chat.add([self.special_tokens["<|end|>"]], index, sampled, "end")
             chat.add(newline, index, False, None)
             turn_starts = message.role == "assistant" and add_end_tokens
             if turn_starts:
                 chat.add([self.eos_id], index, sampled, "end")
-            if self.max_seq_len is not None and len(chat) >= self.max_seq_len:
-                chat.cut_off = index < len(messages) - 1
-                break
-        if self.max_seq_len is None:
-            return chat
-        return chat.truncate(self.max_seq_len, self.truncation_type, self.eos_id if add_end_tokens else None)
+        return chat
 
     def _control_ids(self) -> Mapping[str, int]:
         return {**self.special_tokens, "<s>": self._spm_model.bos_id, "</s>": self._spm_model.eos_id}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchtune.modules.transforms.tokenizers._bpe import ByteLevelBPE
-from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, speech
+from torchtune.modules.transforms.tokenizers._chat import speech
 from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
+from torchtune.modules.transforms.tokenizers._gpt2 import ByteLevelChatTokenizer
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message
@@ -25,10 +26,11 @@ QWEN2_SPECIAL_TOKENS = {ENDOFTEXT: 151643, IM_START: 151644, IM_END: 151645}
 DEFAULT_QWEN2_TOKENIZER_BPE_CACHE_SIZE = 152064
 
 
-class Qwen2Tokenizer(ChatTokenizer):
+class Qwen2Tokenizer(ByteLevelChatTokenizer):
     """Tokenizer of Qwen 2.
 
-    Text is brought into Unicode's composed form, and never becomes a control token.
+    Text is brought into Unicode's composed form, and never becomes a control token. For ``truncation_type``, ``chat_format``,
+    ``train_on`` and ``format_options`` see :class:`~torchtune.models.llama3.Llama3Tokenizer`.
 
     Args:
         path: the ``vocab.json``.
@@ -42,11 +44,6 @@ class Qwen2Tokenizer(ChatTokenizer):
         eos_token: control token after a text, or None.
         pad_token: control token to fill with, or None.
         bpe_cache_size: accepted and not used; the encoder's own cache serves.
-        truncation_type: the side that tokens are dropped from, "right" or "left".
-        chat_format: None writes plain conversations as torchtune always has, and the official format where a sample has
-            tools or calls; "official", or the name of a format, writes all in the official format.
-        train_on: "message" trains all of a message, its header included; "sampled" only what the model emits.
-        format_options: options of the official format, such as ``enable_thinking``.
 
     Raises:
         OSError: if a file does not exist.
@@ -94,14 +91,7 @@ class Qwen2Tokenizer(ChatTokenizer):
             raise AssertionError(
                 f"{type(self).__name__} writes ChatML by itself; expected no ChatMLTemplate as prompt_template."
             )
-        self._setup_chat(
-            max_seq_len=max_seq_len,
-            prompt_template=prompt_template,
-            truncation_type=truncation_type,
-            chat_format=chat_format,
-            train_on=train_on,
-            format_options=format_options,
-        )
+        self._setup_chat(max_seq_len, prompt_template, truncation_type, chat_format, train_on, format_options)
 
     def _named_id(self, name: str, text: str | None) -> int | None:
         return None if text is None else self._id(text, name)
@@ -116,58 +106,13 @@ class Qwen2Tokenizer(ChatTokenizer):
         """Number of tokens in the vocabulary file."""
         return self._bpe.size
 
-    @property
-    def vocab_size(self) -> int:
-        """One more than the highest id."""
-        return max(self._bpe.size, *(token + 1 for token in self.special_tokens.values()))
-
-    def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
-        """Encodes a text as plain text, whatever it looks like.
-
-        Args:
-            text: the text.
-            add_bos: True to put BOS before it, where the tokenizer has one.
-            add_eos: True to put EOS after it, where the tokenizer has one.
-
-        Returns:
-            Token ids.
-        """
-        ids = self._bpe.encode(text)
-        if add_bos and self.bos_id is not None:
-            ids.insert(0, self.bos_id)
-        if add_eos and self.eos_id is not None:
-            ids.append(self.eos_id)
-        return ids
-
     def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str:
-        """Decodes token ids.
-
-        Args:
-            token_ids: ids to decode.
-            skip_special_tokens: True to leave out control tokens.
-
-        Returns:
-            The text.
-        """
-        segments = self.to_segments(token_ids)
-        return "".join(segment.text for segment in segments if not (skip_special_tokens and segment.special))
-
-    def _encode_text(self, text: str) -> list[int]:
-        return self._bpe.encode(text)
-
-    def _encode_parts(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._bpe.encode_parts(texts)
-
-    def _decode_text(self, ids: list[int]) -> str:
-        return self._bpe.spell(ids).decode("utf-8", errors=self.errors)
-
-    def _control_ids(self) -> Mapping[str, int]:
-        return self.special_tokens
+        return super().decode(token_ids, skip_special_tokens)
 
     def _plain_chat(self, messages: list[Message], add_end_tokens: bool, **options: Any) -> ChatTokens:
         chat = ChatTokens()
         last = len(messages) - 1
-        for index, message in enumerate(messages):
+        for index, message in chat.fill(messages, self.max_seq_len):
             if message.role == "ipython":
                 self._add_result(chat, index, messages)
             else:
@@ -175,13 +120,9 @@ class Qwen2Tokenizer(ChatTokenizer):
                 self._add_content(chat, index, message)
                 if index < last or message.role != "assistant":
                     self._add_end(chat, index, message.role == "assistant")
-            if self.max_seq_len is not None and len(chat) >= self.max_seq_len:
-                break
         if add_end_tokens and self.eos_id is not None:
             chat.add([self.eos_id], last, messages[last].role == "assistant", "end")
-        if self.max_seq_len is None:
-            return chat
-        return chat.truncate(self.max_seq_len, self.truncation_type, self.eos_id if add_end_tokens else None)
+        return chat
 
     def _add_result(self, chat: ChatTokens, index: int, messages: list[Message]) -> None:
         """Writes a hand-made tool result: its bare text."""

@@ -33,7 +33,7 @@ _RESULT_BLOCK = re.compile("(<tool_response>)(\n.*\n)(</tool_response>)", re.DOT
 class Qwen2_5Tokenizer(Qwen2Tokenizer):
     """Tokenizer of Qwen 2.5: that of Qwen 2, with tags around hand-made calls and results.
 
-    The arguments are those of :class:`~torchtune.models.qwen2.Qwen2Tokenizer`.
+    For its arguments see :class:`~torchtune.models.qwen2.Qwen2Tokenizer`.
     """
 
     default_format = "qwen2_5"

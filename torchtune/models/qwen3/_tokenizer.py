@@ -18,7 +18,7 @@ QWEN3_SPECIAL_TOKENS = {
 class Qwen3Tokenizer(Qwen2_5Tokenizer):
     """Tokenizer of Qwen 3: that of Qwen 2.5, with tokens for results and thinking.
 
-    The arguments are those of :class:`~torchtune.models.qwen2.Qwen2Tokenizer`.
+    For its arguments see :class:`~torchtune.models.qwen2.Qwen2Tokenizer`.
     """
 
     default_format = "qwen3"

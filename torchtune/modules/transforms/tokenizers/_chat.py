@@ -74,12 +74,17 @@ class ChatTokenizer:
     #: with patterns that try ``\s*[\r\n]+`` before other white space and have line breaks only at the end of a word.
     cuts_at_newlines: ClassVar[bool] = False
 
+    #: True where the end token in place of what was cut off belongs to the last message that is left.
+    owns_cut_end: ClassVar[bool] = False
+
     max_seq_len: int | None
     stop_tokens: list[int]
+    special_tokens: dict[str, int]
+    bos_id: Any
+    eos_id: Any
 
     def _setup_chat(
         self,
-        *,
         max_seq_len: int | None = None,
         prompt_template: Any = None,
         truncation_type: str = "right",
@@ -124,10 +129,10 @@ class ChatTokenizer:
 
     def _control_ids(self) -> Mapping[str, int]:
         """Ids of the control tokens by their text."""
-        raise NotImplementedError
+        return self.special_tokens
 
     def _plain_chat(self, messages: list[Message], add_end_tokens: bool, **options: Any) -> ChatTokens:
-        """A conversation as torchtune has always written it for the family, cut to ``max_seq_len``."""
+        """A conversation as torchtune has always written it for the family; no more messages than ``max_seq_len`` holds."""
         raise NotImplementedError
 
     def _encode_media(self, segment: Segment) -> list[int]:
@@ -135,6 +140,26 @@ class ChatTokenizer:
         raise ValueError(f"{type(self).__name__} encodes text only; found media in message {segment.message_index}.")
 
     # What all share.
+
+    def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
+        """The token ids of a text as plain text, whatever it looks like.
+
+        Args:
+            text: the text.
+            add_bos: True to put BOS before it, where there is one.
+            add_eos: True to put EOS after it, where there is one.
+        """
+        return with_ends(self._encode_text(text), self.bos_id if add_bos else None, self.eos_id if add_eos else None)
+
+    def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
+        """The text of token ids.
+
+        Args:
+            token_ids: ids to decode.
+            skip_special_tokens: True to leave out control tokens.
+        """
+        segments = self.to_segments(token_ids)
+        return "".join(segment.text for segment in segments if not (skip_special_tokens and segment.special))
 
     @property
     def format(self) -> ChatFormat:
@@ -169,6 +194,10 @@ class ChatTokenizer:
             if self.prompt_template is not None:
                 messages = apply_template(self.prompt_template, messages, not add_end_tokens)
             chat = self._plain_chat(messages, add_end_tokens, **plain_options)
+            if self.max_seq_len is not None:
+                owner = chat.runs[-1].message_index if chat.runs and self.owns_cut_end else None
+                end_id = self.eos_id if add_end_tokens else None
+                chat = chat.truncate(self.max_seq_len, self.truncation_type, end_id, owner)
             causes = ["plain"] if chat.shortened else []
         else:
             causes = []
@@ -401,6 +430,21 @@ class ChatTokenizer:
             if str(count).strip("0") == "1":
                 what = TRUNCATIONS[cause]
                 log.warning("Longer than max_seq_len=%s, %d so far: %s.", self.max_seq_len, count, what)
+
+
+def with_ends(ids: list[int], bos_id: int | None, eos_id: int | None) -> list[int]:
+    """Ids with BOS before and EOS behind them, those that aren't None."""
+    return [*([] if bos_id is None else [bos_id]), *ids, *([] if eos_id is None else [eos_id])]
+
+
+def only_text(item: dict[str, Any], index: int, message: Message, tokenizer: Any) -> str:
+    """The text of a part of a message; an error where it is something else."""
+    if item["type"] != "text":
+        raise ValueError(
+            f"Message {index} ({message.role}) holds content of type {item['type']!r}; "
+            f"{type(tokenizer).__name__} encodes text only."
+        )
+    return item["content"]
 
 
 def apply_template(template: Any, messages: list[Message], inference: bool) -> list[Message]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -63,6 +63,14 @@ class ChatTokens:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def fill(self, messages: Sequence[Message], max_seq_len: int | None) -> Iterator[tuple[int, Message]]:
+        """The messages, with their indexes, to add one by one; none more once there are ``max_seq_len`` tokens."""
+        for index, message in enumerate(messages):
+            yield index, message
+            if max_seq_len is not None and len(self) >= max_seq_len:
+                self.cut_off = index < len(messages) - 1
+                return
 
     def add(self, ids: Sequence[int], message_index: int | None, sampled: bool, part: Part | None) -> None:
         """Appends ids of one owner."""

@@ -1,8 +1,11 @@
-"""GPT-2's byte-pair encoding."""
+"""Tokenizers with GPT-2's byte-pair encoding."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torchtune.modules.transforms.tokenizers._bpe import GPT2_PATTERN, ByteLevelBPE
+from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, with_ends
 
 
 class GPT2BaseTokenizer:
@@ -33,10 +36,7 @@ class GPT2BaseTokenizer:
         pattern: str = GPT2_PATTERN,
     ) -> None:
         self._bpe = ByteLevelBPE(vocab_path, merges_path, pattern)
-        self.unk_id = unk_id
-        self.bos_id = bos_id
-        self.eos_id = eos_id
-        self.pad_id = pad_id
+        self.unk_id, self.bos_id, self.eos_id, self.pad_id = unk_id, bos_id, eos_id, pad_id
 
     @property
     def vocab_size(self) -> int:
@@ -44,41 +44,49 @@ class GPT2BaseTokenizer:
         return self._bpe.size
 
     def bpe(self, token: str) -> str:
-        """Merges one word.
+        """The pieces of one word, with spaces between them.
 
         Args:
             token: a word in GPT-2's alphabet.
-
-        Returns:
-            Its pieces, with spaces between them.
         """
         return " ".join(piece.value for piece in self._bpe.model.tokenize(token))
 
     def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
-        """Encodes a text as plain text, whatever it looks like.
+        """The token ids of a text as plain text, whatever it looks like.
 
         Args:
             text: the text.
             add_bos: True to put BOS before it, where there is one.
             add_eos: True to put EOS after it, where there is one.
-
-        Returns:
-            Token ids.
         """
-        ids = self._bpe.encode(text)
-        if add_bos and self.bos_id is not None:
-            ids.insert(0, self.bos_id)
-        if add_eos and self.eos_id is not None:
-            ids.append(self.eos_id)
-        return ids
+        return with_ends(self._bpe.encode(text), self.bos_id if add_bos else None, self.eos_id if add_eos else None)
 
     def decode(self, tokens: list[int]) -> str:
-        """Decodes token ids; ids that are not in the vocabulary give no text.
+        """The text of token ids; ids that are not in the vocabulary give none, bytes that are no UTF-8 U+FFFD.
 
         Args:
             tokens: token ids.
-
-        Returns:
-            The text; bytes that are no UTF-8 become U+FFFD.
         """
         return self._bpe.spell(tokens).decode("utf-8", errors="replace")
+
+
+class ByteLevelChatTokenizer(ChatTokenizer):
+    """Conversations on a byte-level vocabulary ``_bpe``: Qwen and Phi 4."""
+
+    #: What to do with bytes that are no UTF-8, as in ``bytes.decode``.
+    errors = "replace"
+    _bpe: ByteLevelBPE
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id."""
+        return max(self._bpe.size, *(number + 1 for number in self.special_tokens.values()))
+
+    def _encode_text(self, text: str) -> list[int]:
+        return self._bpe.encode(text)
+
+    def _encode_parts(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._bpe.encode_parts(texts)
+
+    def _decode_text(self, ids: list[int]) -> str:
+        return self._bpe.spell(ids).decode("utf-8", errors=self.errors)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from torchtune.modules.common_utils import passed_on
 from torchtune.modules.transforms.tokenizers._bpe import share_by_start
-from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer
+from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, with_ends
 from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 from torchtune.modules.transforms.tokenizers._sentencepiece import SentencePieceBaseTokenizer
 from torchtune.modules.transforms.tokenizers._utils import join_turns
@@ -27,91 +28,45 @@ class SentencePieceChatTokenizer(ChatTokenizer):
     two control tokens is encoded as one, and the space that it begins with is the one that SentencePiece puts there.
     """
 
+    owns_cut_end = True
+
     def __init__(
         self,
         path: str,
         max_seq_len: int | None = None,
         prompt_template: Any = None,
         truncation_type: str = "right",
-        *,
-        chat_format: str | None = None,
-        train_on: str = "message",
-        format_options: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         self._spm_model = SentencePieceBaseTokenizer(path)
         self._spm_model.pad_id = 0
         self._prefixes = self._pieces(self._spm_model.spm_model.encode("a"))[0].startswith(_SPACE)
         self._ids: dict[str, int] | None = None
         self.stop_tokens = [self.eos_id]
-        self._setup_chat(
-            max_seq_len=max_seq_len,
-            prompt_template=prompt_template,
-            truncation_type=truncation_type,
-            chat_format=chat_format,
-            train_on=train_on,
-            format_options=format_options,
-        )
+        self._setup_chat(max_seq_len, prompt_template, truncation_type, **options)
 
-    @property
-    def bos_id(self) -> int:
-        """Id of BOS."""
-        return self._spm_model.bos_id
-
-    @property
-    def eos_id(self) -> int:
-        """Id of EOS."""
-        return self._spm_model.eos_id
-
-    @property
-    def pad_id(self) -> int:
-        """Id to fill with."""
-        return self._spm_model.pad_id
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of tokens in the vocabulary file."""
-        return self._spm_model.vocab_size
+    bos_id = passed_on("_spm_model.bos_id", "Id of BOS.")
+    eos_id = passed_on("_spm_model.eos_id", "Id of EOS.")
+    pad_id = passed_on("_spm_model.pad_id", "Id to fill with.")
+    vocab_size = passed_on("_spm_model.vocab_size", "Number of tokens in the vocabulary file.")
 
     def encode(
         self, text: str, add_bos: bool = True, add_eos: bool = True, trim_leading_whitespace: bool = False
     ) -> list[int]:
-        """Encodes a text.
+        """The token ids of a text.
 
         Args:
-            text: the text.
-            add_bos: True to put BOS before it.
-            add_eos: True to put EOS after it.
             trim_leading_whitespace: True to leave out the space that SentencePiece puts before a text.
-
-        Returns:
-            Token ids.
         """
         ids = self._encode_guarded(text, trim_leading_whitespace)
-        return [
-            *([self._spm_model.bos_id] if add_bos else []),
-            *ids,
-            *([self._spm_model.eos_id] if add_eos else []),
-        ]
+        return with_ends(ids, self._spm_model.bos_id if add_bos else None, self._spm_model.eos_id if add_eos else None)
 
-    def decode(self, token_ids: list[int]) -> str:
-        """Decodes token ids; control tokens give no text.
-
-        Args:
-            token_ids: ids to decode.
-
-        Returns:
-            The text.
-        """
+    def decode(self, token_ids: list[int]) -> str:  # type: ignore[override]
         return self._spm_model.decode(token_ids)
 
     def _plain_chat(self, messages: list[Message], add_end_tokens: bool, **options: Any) -> ChatTokens:
         bos_id = self.bos_id if options.get("add_start_tokens", True) else None
-        eos_id = self.eos_id if add_end_tokens else None
-        chat = join_turns(self, messages, bos_id=bos_id, eos_id=eos_id)
-        if self.max_seq_len is None:
-            return chat
-        owner = chat.runs[-1].message_index if chat.runs else None
-        return chat.truncate(self.max_seq_len, self.truncation_type, eos_id, owner)
+        return join_turns(self, messages, bos_id=bos_id, eos_id=self.eos_id if add_end_tokens else None)
 
     def _control_ids(self) -> Mapping[str, int]:
         if self._ids is None:
@@ -174,15 +129,6 @@ class AddEosTokenizer(SentencePieceChatTokenizer):
         """Encodes a conversation.
 
         Args:
-            messages: the conversation.
             add_eos: the same as ``add_end_tokens``, as torchtune has called it here.
-            tools: function schemas in OpenAI form, or None.
-            add_end_tokens: True to put EOS after each answer; False leaves the last turn open.
-
-        Returns:
-            Token ids, and a mask that is True where a token is not trained.
-
-        Raises:
-            ValueError: if there are no messages, or the family cannot express one of them.
         """
         return super().tokenize_messages(messages, tools=tools, add_end_tokens=add_eos and add_end_tokens)

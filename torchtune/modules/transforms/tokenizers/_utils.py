@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torchtune.modules.transforms.tokenizers._chat import speech
+from torchtune.modules.transforms.tokenizers._chat import only_text, speech
 from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 
 if TYPE_CHECKING:
@@ -95,28 +95,16 @@ def join_turns(
     """The tokens of :func:`tokenize_messages_no_special_tokens`, not cut, with who owns each."""
     chat = ChatTokens(messages=messages)
     turn_starts, after_space = True, False
-    for index, message in enumerate(messages):
+    for index, message in chat.fill(messages, tokenizer.max_seq_len):
         if turn_starts and bos_id is not None:
             chat.add([bos_id], index, False, "header")
         trims = not turn_starts and not after_space
         for item in message.content:
-            if item["type"] != "text":
-                raise ValueError(
-                    f"Message {index} ({message.role}) holds content of type {item['type']!r}; "
-                    f"{type(tokenizer).__name__} encodes text only."
-                )
-            ids = tokenizer.encode(
-                item["content"].rstrip(" "),
-                add_bos=False,
-                add_eos=False,
-                trim_leading_whitespace=trims,
-            )
+            text = only_text(item, index, message, tokenizer)
+            ids = tokenizer.encode(text.rstrip(" "), add_bos=False, add_eos=False, trim_leading_whitespace=trims)
             chat.add(ids, index, *speech(message))
-            after_space = item["content"].endswith(" ")
+            after_space = text.endswith(" ")
         turn_starts = message.role == "assistant"
         if turn_starts and eos_id is not None:
             chat.add([eos_id], index, True, "end")
-        if tokenizer.max_seq_len is not None and len(chat.tokens) >= tokenizer.max_seq_len:
-            chat.cut_off = index < len(messages) - 1
-            break
     return chat
