@@ -25,6 +25,9 @@ NAMES: dict[str, dict[str, str | None]] = json.loads(
 )
 HEADINGS = ("Args:", "Returns:", "Yields:", "Raises:", "Attributes:", "Example:", "Examples:", "Shapes:", "Note:")
 
+# ``[b, s, d] -> [b, s, v]`` in a summary explains the tensor that comes first, and the one that is returned.
+SHAPES = re.compile(r"``\[[^`]*\] -> \[[^`]*\]``")
+
 # Such a summary says what is returned; so does that of a property or a method without parameters.
 NAMES_THE_VALUE = re.compile(r"(The|A|An|Whether|How|What|Which|Each|All|Number) ")
 
@@ -181,13 +184,14 @@ def problems(path: str, value: Any, owner: type | None = None) -> list[str]:
     given = {"self", "cls", "_cls", *getattr(value, "keywords", ())}
     wanted = [p.name for p in parameters if p.name not in given and not p.name.startswith("_")]
     explained = entries(known.get("Args", "")) | entries(known.get("Attributes", ""))
-    if missing := [one for one in wanted if not {one, same.get(one)} & explained]:
+    shapes = SHAPES.search(summary) is not None
+    if missing := [one for one in wanted[shapes:] if not {one, same.get(one)} & explained]:
         found.append(f"{path}: Args lacks {', '.join(missing)}")
     if extra := entries(parts.get("Args", "")) - set(inspect.signature(function).parameters):
         found.append(f"{path}: Args has {', '.join(sorted(extra))}, which is no parameter")
     tree = None if generated or not function.__module__.startswith("torchtune") else body(function)
     if tree is not None:
-        said = bool(known.keys() & {"Returns", "Yields"}) or not wanted or NAMES_THE_VALUE.match(doc)
+        said = shapes or bool(known.keys() & {"Returns", "Yields"}) or not wanted or NAMES_THE_VALUE.match(doc)
         if not said and not inspect.isclass(value) and returns(tree):
             found.append(f"{path}: no Returns")
         if unsaid := sorted(error for error in raised(tree) if error not in known.get("Raises", "")):
@@ -244,6 +248,11 @@ def test_a_missing_part_of_a_docstring_is_noticed() -> None:
                 raise ValueError("no")
             return 3 * b
 
+    def shaped(x: int, y: int) -> int:
+        """Join: ``[b, s] -> [b, 2 * s]``."""
+        return x + y
+
+    assert problems("shaped", shaped) == ["shaped: Args lacks y"]
     assert problems("bare", bare) == ["bare: no docstring"]
     half.__module__ = "torchtune.test"
     assert problems("half", half) == [

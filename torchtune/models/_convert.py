@@ -22,14 +22,11 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 def get_mapped_key(key: str, mapping_dict: Mapping[str, str]) -> str:
-    """Look a key up in a table whose patterns have ``{}`` where keys have a layer number.
+    """The key that a table has for another, with the same numbers, for which its patterns have ``{}``.
 
     Args:
         key (str): e.g. ``model.layers.3.self_attn.q_proj.weight``.
         mapping_dict (Mapping[str, str]): pattern to pattern.
-
-    Returns:
-        str: the other side's key, with the same numbers.
 
     Raises:
         KeyError: where the table lacks the key. (Also an ``Exception`` with upstream's phrase.)
@@ -130,12 +127,7 @@ def split_sizes(parts: Sequence[str], rows: int, sizes: HeadSizes | None) -> lis
 def convert_to_tune(
     state_dict: Mapping[str, torch.Tensor], key_map: KeyMap, sizes: HeadSizes | None = None
 ) -> StateDict:
-    """Our tensors, views where nothing moved, from those of the layout ``key_map``.
-
-    Raises:
-        UnexpectedKey: where a key isn't in the table.
-        ValueError: where a tensor doesn't have the rows that ``sizes`` say.
-    """
+    """Our tensors, views where nothing moved, from the layout's; an error for keys and rows that don't fit."""
     converted: StateDict = {}
     experts: dict[str, dict[int, torch.Tensor]] = {}
     for key, tensor in state_dict.items():
@@ -182,12 +174,7 @@ def _join(pieces: Sequence[torch.Tensor], interleaved: bool) -> torch.Tensor:
 def convert_from_tune(
     state_dict: Mapping[str, torch.Tensor], key_map: KeyMap, sizes: HeadSizes | None = None
 ) -> StateDict:
-    """The layout's tensors from ours; the inverse of :func:`convert_to_tune`.
-
-    Raises:
-        UnexpectedKey: where a key isn't in the table.
-        ValueError: where a part of a fused tensor is missing, or a tensor doesn't have the rows that ``sizes`` say.
-    """
+    """The layout's tensors from ours; the inverse of :func:`convert_to_tune`. All parts of a fused tensor are needed."""
     converted: StateDict = {}
     for key, tensor in state_dict.items():
         pattern, numbers = lookup(key, key_map.inverse, f"torchtune {key_map.name}")

@@ -33,14 +33,13 @@ _MLP_NAMES = ("w1", "w2", "w3")
 
 
 def scale_hidden_dim_for_mlp(dim: int, multiple_of: int = 256) -> int:
-    """Hidden size of a SwiGLU layer whose size is not given: 2/3 of ``4 * dim``, rounded up.
+    """The hidden size of a SwiGLU layer whose size is not given: 2/3 of ``4 * dim``, rounded up.
 
     Args:
         dim (int): embedding size.
         multiple_of (int): the result is a multiple of this.
 
-    Returns:
-        int: the hidden size (Shazeer, GLU Variants Improve Transformer, 2020; rounding as in Llama).
+    Source: https://arxiv.org/abs/2002.05202 (GLU Variants Improve Transformer); rounding as in Llama
     """
     hidden = int(2 * (4 * dim) / 3)
     return multiple_of * -(-hidden // multiple_of)
@@ -275,16 +274,13 @@ def feed_forward(spec: DecoderSpec, adapter: Adapter, index: int = 0) -> nn.Modu
 def gated_mlp(
     dim: int, hidden_dim: int, quantize_base: bool = False, activation: Callable[[], nn.Module] = nn.SiLU
 ) -> FeedForward:
-    """A gated feed-forward layer by itself: ``[b, s, dim] -> [b, s, dim]``.
+    """A gated feed-forward layer by itself: ``[b, s, dim]`` to the same.
 
     Args:
         dim (int): input and output size.
         hidden_dim (int): hidden size.
         quantize_base (bool): keep the weights in NF4, frozen.
         activation (Callable[[], nn.Module]): of the gate.
-
-    Returns:
-        FeedForward: the layer.
     """
     make = FrozenNF4Linear if quantize_base else partial(nn.Linear, bias=False)
     return FeedForward(

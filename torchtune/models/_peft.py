@@ -78,7 +78,7 @@ def tune_to_peft_adapter_weights(
     head_dim: int | None = None,
     key_map: KeyMap = GENERIC_HF,
 ) -> StateDict:
-    """Convert our adapter weights to PEFT's.
+    """The tensors of PEFT's ``adapter_model.safetensors`` from our adapter's.
 
     Output rows (``lora_b`` and DoRA's magnitude) are reordered for q and k exactly where the family's weights are. Adapters of
     layers that the layout fuses (Phi-3, gate and up of experts) become one, whose ``lora_B`` is zero outside of each layer's
@@ -92,12 +92,9 @@ def tune_to_peft_adapter_weights(
         head_dim (int | None): size of a head; None is ``dim // num_heads``.
         key_map (KeyMap): the base model's layout.
 
-    Returns:
-        StateDict: the tensors of ``adapter_model.safetensors``.
-
     Raises:
         UnexpectedKey: for a key that isn't an adapter's of this layout.
-        ValueError: where PEFT has no such adapter.
+        ValueError: where PEFT has no such adapter, or ``num_experts`` is missing.
     """
     _require_peft(key_map)
     sizes = HeadSizes(num_heads, num_kv_heads, dim, head_dim)
@@ -126,25 +123,12 @@ def peft_to_tune_adapter_weights(
     key_map: KeyMap = GENERIC_HF,
     num_experts: int | None = None,
 ) -> StateDict:
-    """Convert PEFT's adapter weights to ours; the inverse of :func:`tune_to_peft_adapter_weights`.
+    """The inverse of :func:`tune_to_peft_adapter_weights`; for the arguments see :func:`tune_to_peft_adapter_weights`.
 
     An adapter of fused layers that wasn't made of single ones gives each of them its whole ``lora_A``.
 
     Args:
-        state_dict (StateDict): the tensors of ``adapter_model.safetensors``.
-        num_heads (int): query heads.
-        num_kv_heads (int): key and value heads.
-        dim (int): embedding size.
-        head_dim (int | None): size of a head; None is ``dim // num_heads``.
-        key_map (KeyMap): the base model's layout.
         num_experts (int | None): experts per layer, where they have adapters.
-
-    Returns:
-        StateDict: our adapter tensors.
-
-    Raises:
-        UnexpectedKey: for a key that isn't an adapter's of this layout.
-        ValueError: where PEFT has no such adapter, or ``num_experts`` is missing.
     """
     _require_peft(key_map)
     sizes = HeadSizes(num_heads, num_kv_heads, dim, head_dim, num_experts)

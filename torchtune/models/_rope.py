@@ -16,39 +16,6 @@ from torchtune.modules.position_embeddings import RotaryPositionalEmbeddings
 _KINDS = ("default", "linear", "llama3", "yarn", "longrope")
 
 
-class HalvesRotaryPositionalEmbeddings(RotaryPositionalEmbeddings):
-    """Rotary embedding of channels half a head apart; else as :class:`~torchtune.modules.RotaryPositionalEmbeddings`.
-
-    Args:
-        dim (int): size of one head.
-        max_seq_len (int): positions to prepare for.
-        base (float): base of the frequencies.
-    """
-
-    def _compute_cache(self, theta: Tensor) -> Tensor:
-        """Cosines and sines ``[max_seq_len, 2 * dim]``, each for both halves."""
-        positions = torch.arange(self.max_seq_len, dtype=theta.dtype, device=theta.device)
-        angles = torch.outer(positions, theta).float().repeat(1, 2)
-        return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-    def _rotate(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Rotate ``x`` ``[b, s, n, h]`` by rows of the cache ``[b or 1, s, 2 h]``."""
-        cos, sin = rows.unsqueeze(2).chunk(2, dim=-1)
-        return rotate_halves(x, cos, sin)
-
-    def forward(self, x: Tensor, input_pos: Tensor | None = None) -> Tensor:
-        """Rotate queries or keys.
-
-        Args:
-            x (Tensor): ``[b, s, n, h]``.
-            input_pos (Tensor | None): position of each token, ``[b, s]`` or ``[s]``; None is 0, 1, 2, ...
-
-        Returns:
-            Tensor: ``[b, s, n, h]``.
-        """
-        return super().forward(x, input_pos=input_pos)
-
-
 def _llama3(theta: Tensor, scaling: Mapping[str, Any]) -> Tensor:
     """Long wavelengths are stretched, short ones stay, those between are mixed (Llama 3.1)."""
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
@@ -88,18 +55,11 @@ def kind_of_scaling(scaling: Mapping[str, Any]) -> str:
 
 
 class ScaledRotaryPositionalEmbeddings(RotaryPositionalEmbeddings):
-    """Rotary embedding as ``rope_parameters`` of a Hugging Face ``config.json`` describes it.
+    """Rotary embedding as ``rope_parameters`` of a Hugging Face ``config.json`` describes it: ``scaling``.
 
-    Args:
-        dim (int): size of one head.
-        max_seq_len (int): positions to prepare for.
-        base (float): base of the frequencies.
-        scaling (Mapping[str, Any] | None): ``rope_type`` (default, linear, llama3, yarn or longrope) and what it needs;
-            ``partial_rotary_factor`` rotates only this share of the channels.
-        pairs (bool): rotate neighbouring channels, not those half a head apart: for models whose rows are reordered.
-
-    Raises:
-        ValueError: for a ``rope_type`` that isn't built, or factors that don't fit the size of a head.
+    That has ``rope_type`` (default, linear, llama3, yarn or longrope) and what it needs; ``partial_rotary_factor`` rotates only
+    this share of the channels. With ``pairs`` neighbouring channels are rotated, not those half a head apart: for models whose
+    rows are reordered. A ``rope_type`` that isn't built, or factors that don't fit the size of a head, are a ValueError.
 
     Source: https://arxiv.org/abs/2309.00071 (YaRN), https://arxiv.org/abs/2402.13753 (LongRoPE)
     """

@@ -16,18 +16,7 @@ _HAS_BF16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def serves(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> bool:
-    """Whether :func:`cpu_attention` computes this, and is faster than ``scaled_dot_product_attention``.
-
-    Args:
-        q (Tensor): queries ``[b, n, s, h]``.
-        k (Tensor): keys ``[b, n_kv, t, h]``.
-        v (Tensor): values ``[b, n_kv, t, h]``.
-        mask (Tensor | None): as of :func:`cpu_attention`.
-        dropout_p (float): dropout of weights.
-
-    Returns:
-        bool: False where no gradient is wanted, too.
-    """
+    """Whether :func:`cpu_attention` computes this, and is faster than torch's own; not where no gradient is wanted."""
     if q.device.type != "cpu" or not torch.is_grad_enabled() or dropout_p or q.dtype not in _BLOCK:
         return False
     if not (q.requires_grad and k.requires_grad and v.requires_grad) or torch.is_autocast_enabled("cpu"):
@@ -42,35 +31,15 @@ def serves(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: floa
 
 
 def cpu_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float) -> Tensor:
-    """Attention whose backward pass takes half the time of the flash kernel's or less.
+    """Attention whose backward pass takes half the time of the flash kernel's or less: ``[b, n, s, h]``.
 
-    Args:
-        q (Tensor): queries ``[b, n, s, h]``.
-        k (Tensor): keys ``[b, n_kv, t, h]``, each of which ``n / n_kv`` query heads share.
-        v (Tensor): values, the same shape.
-        mask (Tensor | None): bool ``[b or 1, 1, s, t]``, True where a query sees a key.
-        is_causal (bool): query ``i`` sees keys up to ``i``.
-        scale (float): factor of the scores.
-
-    Returns:
-        Tensor: ``[b, n, s, h]``.
+    Keys and values are ``[b, n_kv, t, h]``; ``mask`` is bool ``[b or 1, 1, s, t]``, True where a query sees a key.
     """
     return _forward(q, k, v, mask, is_causal, scale)[0]
 
 
 def is_single_query(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float) -> bool:
-    """Whether :func:`single_query_attention` computes this: a step of generation in bf16 or fp16.
-
-    Args:
-        q (Tensor): queries ``[b, n, s, h]``.
-        k (Tensor): keys ``[b, n_kv, t, h]``.
-        v (Tensor): values ``[b, n_kv, t, h]``.
-        mask (Tensor | None): as of :func:`single_query_attention`.
-        dropout_p (float): dropout of weights.
-
-    Returns:
-        bool: False where a gradient is wanted.
-    """
+    """Whether :func:`single_query_attention` computes this: a step of generation in bf16 or fp16, without gradient."""
     if q.device.type != "cpu" or q.shape[2] != 1 or torch.is_grad_enabled() or dropout_p:
         return False
     narrow = q.dtype in (torch.bfloat16, torch.float16) and q.dtype == k.dtype == v.dtype
@@ -78,17 +47,9 @@ def is_single_query(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropou
 
 
 def single_query_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """Attention of one query per head in fp32, three to nine times as fast as the flash kernel in bf16.
+    """Attention of one query per head in fp32, three to nine times as fast as the flash kernel in bf16: ``[b, n, 1, h]``.
 
-    Args:
-        q (Tensor): queries ``[b, n, 1, h]``.
-        k (Tensor): keys ``[b, n_kv, t, h]``.
-        v (Tensor): values ``[b, n_kv, t, h]``.
-        mask (Tensor | None): bool ``[b or 1, 1, 1, t]``, True where the query sees a key.
-        scale (float): factor of the scores.
-
-    Returns:
-        Tensor: ``[b, n, 1, h]``; zeros where a query sees nothing.
+    Shapes are those of :func:`cpu_attention`. The result is zero where a query sees nothing.
     """
     batch, heads, _, dim = q.shape
     grouped = q.reshape(batch, k.shape[1], -1, dim).float().mul_(scale)

@@ -42,24 +42,12 @@ def find(module: str, name: str) -> Any:
 
 
 def TiedEmbeddingTransformerDecoder(*, tok_embeddings: nn.Embedding, **kwargs: Any) -> TransformerDecoder:
-    """A decoder whose output layer is its token embedding.
-
-    Args:
-        tok_embeddings (nn.Embedding): token embedding.
-        **kwargs (Any): of ``TransformerDecoder``, but for ``output``.
-
-    Returns:
-        TransformerDecoder: the decoder.
-    """
+    """A decoder whose output layer is its token embedding; ``kwargs`` are the decoder's, without ``output``."""
     return TransformerDecoder(tok_embeddings=tok_embeddings, output=TiedLinear(tok_embeddings), **kwargs)
 
 
 def load_dora_magnitudes(model: nn.Module) -> None:
-    """Set the magnitudes of all DoRA layers from their weights.
-
-    Args:
-        model (nn.Module): a model with its weights loaded.
-    """
+    """Set the magnitudes of all DoRA layers from their weights, once these are loaded."""
     for module in model.modules():
         if isinstance(module, DoRALinear):
             module.initialize_dora_magnitude()
@@ -73,15 +61,7 @@ def validate_state_dict_for_lora(
     lora_state_dict_keys: Iterable[str] | None = None,
     base_model_state_dict_keys: Iterable[str] | None = None,
 ) -> None:
-    """Check that base and adapter checkpoints together are the whole model.
-
-    Args:
-        lora_attn_modules (list[LORA_ATTN_MODULES]): not needed: keys say whether they are an adapter's.
-        apply_lora_to_mlp (bool): not needed.
-        apply_lora_to_output (bool): not needed.
-        full_model_state_dict_keys (list[str]): keys of the model.
-        lora_state_dict_keys (Iterable[str] | None): keys of the adapter checkpoint; None is not checked.
-        base_model_state_dict_keys (Iterable[str] | None): keys of the base checkpoint; None is not checked.
+    """Check that base and adapter checkpoints together are the whole model; keys say whether they are an adapter's.
 
     Raises:
         AssertionError: naming the keys that are missing or too many.

@@ -59,15 +59,9 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-6) -> Tensor:
-    """Divide each row by its root mean square, in fp32, and multiply by ``weight``.
+    """Divide each row by its root mean square, in fp32, and multiply by ``weight [d]``: ``[..., d] -> [..., d]``.
 
-    Args:
-        x (Tensor): input ``[..., d]``.
-        weight (Tensor | None): ``[d]``; None multiplies by nothing.
-        eps (float): added to the mean square.
-
-    Returns:
-        Tensor: ``[..., d]`` in the dtype of ``x`` (Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467).
+    The dtype is that of ``x`` (Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467).
     """
     if _eager(x, weight) and not x.is_cuda:
         return _RMSNorm.apply(x, weight, eps) if torch.is_grad_enabled() else _normalized(x, weight, eps)[0]

@@ -43,26 +43,19 @@ def _get_document_ids_from_seq_lens(seq_lens: list[Tensor]) -> Tensor:
 
 
 def create_block_causal_mask(seq_lens: list[Tensor]) -> Tensor:
-    """Mask in which a token sees itself and earlier tokens of its own sequence.
+    """A mask ``[b, s, s]``, True where a token (row) sees another: itself and earlier ones of its own sequence.
 
     Args:
         seq_lens (list[Tensor]): for each pack the lengths of its sequences; all packs have the same total.
-
-    Returns:
-        Tensor: bool ``[b, s, s]``, True where query (row) may see key (column).
     """
     ids = _get_document_ids_from_seq_lens(seq_lens)
     return (ids.unsqueeze(2) == ids.unsqueeze(1)).tril()
 
 
 def packed_block_causal_mask(seq_lens: list[Tensor]) -> _MaskType:
-    """The mask of packed sequences, in the form that the fastest attention here takes.
+    """The mask of packed sequences: flex attention's ``BlockMask`` where the GPU can use it, else bool ``[b, s, s]``.
 
-    Args:
-        seq_lens (list[Tensor]): for each pack the lengths of its sequences; all packs have the same total.
-
-    Returns:
-        _MaskType: a flex attention ``BlockMask`` where the GPU can use it, else bool ``[b, s, s]``.
+    See :func:`create_block_causal_mask`.
     """
     if not _supports_flex_attention():
         return create_block_causal_mask(seq_lens)
@@ -78,32 +71,22 @@ def packed_block_causal_mask(seq_lens: list[Tensor]) -> _MaskType:
 
 
 def causal_mask_flex(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor) -> Tensor:
-    """Flex attention's ``mask_mod`` of a causal mask.
+    """Flex attention's ``mask_mod`` of a causal mask: whether a query sees a key.
 
     Args:
-        b (Tensor): index in the batch.
-        h (Tensor): head.
-        q_idx (Tensor): position of the query.
-        kv_idx (Tensor): position of the key.
+        b, h, q_idx, kv_idx: place in the batch, head, position of the query and of the key.
 
     Returns:
-        Tensor: True where the query sees the key.
+        Tensor: True where it does.
     """
     return q_idx >= kv_idx
 
 
 def kv_offset_mask_flex(b: Tensor, h: Tensor, q_idx: Tensor, kv_idx: Tensor, offset: int | Tensor) -> Tensor:
-    """Flex attention's ``mask_mod`` of a causal mask whose queries start ``offset`` tokens into the cache.
+    """As :func:`causal_mask_flex`, for queries that start ``offset`` tokens into the cache; see :func:`causal_mask_flex`.
 
     Args:
-        b (Tensor): index in the batch.
-        h (Tensor): head.
-        q_idx (Tensor): position of the query among the queries.
-        kv_idx (Tensor): position of the key in the cache.
         offset (int | Tensor): tokens in the cache before the first query.
-
-    Returns:
-        Tensor: True where the query sees the key.
     """
     return q_idx + offset >= kv_idx
 

@@ -27,10 +27,8 @@ def reparametrize_as_dtype_state_dict_post_hook(
     Args:
         model (nn.Module): the model, not used.
         state_dict (dict[str, Any]): changed in place.
-        *args (Any): what else the hook is called with.
         dtype (torch.dtype): of the plain weights.
         offload_to_cpu (bool): put them on the CPU, so that the model's device holds one at a time.
-        **kwargs (Any): ignored.
     """
     for key, value in state_dict.items():
         if is_nf4(value):

@@ -60,7 +60,7 @@ def early_exit_loss(
     e_scale: float = 1.0,
     loss_scale_fn: LossScale = uniform_loss_scale,
 ) -> Tensor:
-    """Weighted sum of the losses of early layers, each put through the model's last norm and output layer.
+    """The weighted sum of the losses of early layers, each put through the model's last norm and output layer.
 
     Args:
         model (TransformerDecoder): the model.
@@ -69,9 +69,6 @@ def early_exit_loss(
         loss_fn (nn.Module): the recipe's loss: an ``SFTLoss``, or one of logits ``[n, v]`` and labels ``[n]``.
         e_scale (float): factor of all layers but the last.
         loss_scale_fn (LossScale): share of each layer.
-
-    Returns:
-        Tensor: a scalar.
     """
     layer_ids = torch.tensor(list(hidden_states_dict), device=labels.device)
     losses = []
@@ -120,11 +117,7 @@ class EarlyExitCurriculum:
             logger.info("Early exit at step %d: layers %s", self._step, np.flatnonzero(self.get()).tolist())
 
     def get(self) -> np.ndarray:
-        """Whether each layer has an early-exit loss now.
-
-        Returns:
-            np.ndarray: bool ``[n_layers]``.
-        """
+        """Whether each layer has an early-exit loss now, bool ``[n_layers]``."""
         now = self._now()
         if self.train_last_layer:
             now[-1] = True
@@ -132,11 +125,7 @@ class EarlyExitCurriculum:
 
 
 class RotationalEarlyExitCurriculum(EarlyExitCurriculum):
-    """The layers move on by one at each step.
-
-    Args:
-        do_output_hidden_states (list[bool]): for each layer whether it has a loss at first.
-    """
+    """The layers, at first those of ``do_output_hidden_states``, move on by one at each step."""
 
     def _now(self) -> np.ndarray:
         return np.roll(self._layers, self._step)

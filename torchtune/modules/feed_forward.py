@@ -34,14 +34,7 @@ class FeedForward(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer.
-
-        Args:
-            x (Tensor): ``[..., d]``.
-
-        Returns:
-            Tensor: ``[..., d]``.
-        """
+        """Apply the layer: ``[..., d] -> [..., d]``."""
         gate = self.w1(x)
         if self.w3 is None:
             return self.w2(self.activation(gate))

@@ -46,14 +46,11 @@ class KVCache(nn.Module):
         return self._size
 
     def update(self, k_val: Tensor, v_val: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the keys and values of the next tokens.
+        """All keys and values, ``[b, n_kv, max_seq_len, h]``, with those of the next tokens; zero where nothing is yet.
 
         Args:
             k_val (Tensor): keys ``[b, n_kv, s, h]``.
             v_val (Tensor): values, the same shape.
-
-        Returns:
-            tuple[Tensor, Tensor]: all keys and all values, ``[b, n_kv, max_seq_len, h]``, zero where nothing is yet.
 
         Raises:
             ValueError: for more sequences than ``batch_size``.

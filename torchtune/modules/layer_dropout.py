@@ -45,13 +45,11 @@ class LayerDropout(nn.Module):
             self.generator.seed()
 
     def forward(self, function: Callable[..., Tensor] | nn.Module, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Apply ``function`` to the samples that are not skipped.
+        """Apply ``function``, which keeps shapes, to the samples that are not skipped.
 
         Args:
-            function (Callable[..., Tensor] | nn.Module): keeps the shape of its input.
+            function (Callable[..., Tensor] | nn.Module): its further arguments that are tensors ``[b, ...]`` are cut likewise.
             input (Tensor): ``[b, ...]``.
-            *args (Any): of the function; tensors ``[b, ...]`` are cut to the same samples.
-            **kwargs (Any): likewise.
 
         Returns:
             Tensor: ``[b, ...]``.
@@ -94,16 +92,7 @@ class ModuleLayerDropoutWrapper(nn.Module):
             state_dict[f"{prefix}module.{key[len(prefix) :]}"] = state_dict.pop(key)
 
     def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Apply the layer to the samples that are not skipped.
-
-        Args:
-            input (Tensor): ``[b, ...]``.
-            *args (Any): of the layer.
-            **kwargs (Any): of the layer.
-
-        Returns:
-            Tensor: ``[b, ...]``.
-        """
+        """Apply the layer to the samples that are not skipped: ``[b, ...] -> [b, ...]``."""
         return self.dropout(self.module, input, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -113,38 +102,18 @@ class ModuleLayerDropoutWrapper(nn.Module):
             return getattr(self.module, name)
 
     def __getitem__(self, key: int) -> Any:
-        """Item of the layer, where it is a sequence.
-
-        Args:
-            key (int): its index.
-
-        Returns:
-            Any: the item.
-        """
+        """Item of the layer, where it is a sequence."""
         return self.module.__getitem__(key)  # type: ignore[operator]
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """The layer's state dict.
-
-        Args:
-            *args (Any): of ``nn.Module.state_dict``.
-            **kwargs (Any): of ``nn.Module.state_dict``.
-
-        Returns:
-            dict[str, Any]: without this wrapper in its keys.
-        """
+        """The layer's state dict, without this wrapper in its keys."""
         return self.module.state_dict(*args, **kwargs)
 
     def load_state_dict(self, state_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Load the layer's state dict.
+        """The missing and unexpected keys, after the layer's state dict was loaded.
 
         Args:
             state_dict (dict[str, Any]): without this wrapper in its keys.
-            *args (Any): of ``nn.Module.load_state_dict``.
-            **kwargs (Any): of ``nn.Module.load_state_dict``.
-
-        Returns:
-            Any: missing and unexpected keys.
         """
         return self.module.load_state_dict(state_dict, *args, **kwargs)
 
@@ -179,9 +148,6 @@ def get_scale(scale_type: ScaleType, scale_period: int, val: int) -> float:
         scale_type (ScaleType): in which way; uniform is always 1.
         scale_period (int): where it reaches 1; 0 gives 1.
         val (int): where to look.
-
-    Returns:
-        float: the value.
     """
     return 1.0 if scale_period == 0 else _SCALES[ScaleType(scale_type)](val, scale_period)
 

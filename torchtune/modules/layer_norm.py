@@ -9,25 +9,13 @@ from torch import Tensor, nn
 
 
 class Fp32LayerNorm(nn.LayerNorm):
-    """``nn.LayerNorm`` that computes in fp32 and returns the input's dtype.
-
-    Args:
-        *args (Any): of ``nn.LayerNorm``.
-        **kwargs (Any): of ``nn.LayerNorm``.
-    """
+    """``nn.LayerNorm`` that computes in fp32 and returns the input's dtype."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize the last dimensions.
-
-        Args:
-            x (Tensor): ``[..., *normalized_shape]``.
-
-        Returns:
-            Tensor: the same shape and dtype.
-        """
+        """Normalize the last dimensions: ``[..., *normalized_shape] -> [..., *normalized_shape]``."""
         weight = None if self.weight is None else self.weight.float()
         bias = None if self.bias is None else self.bias.float()
         return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).type_as(x)

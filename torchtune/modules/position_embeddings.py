@@ -134,14 +134,10 @@ class RotaryPositionalEmbeddings(_RotaryCache):
         return rows
 
     def forward(self, x: Tensor, *, input_pos: Tensor | None = None) -> Tensor:
-        """Rotate queries or keys.
+        """Rotate queries or keys: ``[b, s, n, h] -> [b, s, n, h]``.
 
         Args:
-            x (Tensor): ``[b, s, n, h]``.
             input_pos (Tensor | None): position of each token, ``[b, s]`` or ``[s]``; None is 0, 1, 2, ...
-
-        Returns:
-            Tensor: ``[b, s, n, h]``.
 
         Raises:
             ValueError: for more tokens than ``max_seq_len``.
@@ -194,14 +190,7 @@ class VisionRotaryPositionalEmbeddings(_RotaryCache):
         self._build(self.cache.device)
 
     def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Rotate queries or keys.
-
-        Args:
-            x (Tensor): ``[b, n_tiles * n_tokens, n, h]``.
-            **kwargs (Any): ignored; text embeddings take positions.
-
-        Returns:
-            Tensor: ``[b, n_tiles * n_tokens, n, h]``.
+        """Rotate queries or keys: ``[b, n_tiles * n_tokens, n, h] -> [b, n_tiles * n_tokens, n, h]``.
 
         Raises:
             ValueError: if the tokens aren't those of whole tiles.

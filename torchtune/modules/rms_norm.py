@@ -23,25 +23,14 @@ class RMSNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize the last dimension.
-
-        Args:
-            x (Tensor): ``[..., dim]``.
-
-        Returns:
-            Tensor: ``[..., dim]`` in the dtype of ``x``.
-        """
+        """Normalize the last dimension: ``[..., dim] -> [..., dim]``, in the dtype of ``x``."""
         return _functional.rms_norm(x, self.scale, self.eps)
 
 
 def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """Root mean square norm without weights, computed in fp32.
+    """Root mean square norm without weights, computed in fp32: ``[..., d] -> [..., d]``, in the dtype of ``x``.
 
     Args:
-        x (Tensor): ``[..., d]``.
         eps (float): added to the mean square.
-
-    Returns:
-        Tensor: ``[..., d]`` in the dtype of ``x``.
     """
     return _functional.rms_norm(x, None, eps)

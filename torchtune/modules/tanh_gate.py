@@ -14,12 +14,5 @@ class TanhGate(nn.Module):
         self.scale = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale the input.
-
-        Args:
-            x (Tensor): any shape.
-
-        Returns:
-            Tensor: the same shape.
-        """
+        """Scale the input: ``[...] -> [...]``."""
         return x * self.scale.tanh()

@@ -9,25 +9,16 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Module):
-    """A linear layer that is handed its weight: a module only so that hooks and parallel plans can find it.
-
-    Args:
-        *args (Any): ignored.
-        **kwargs (Any): ignored.
-    """
+    """A linear layer that is handed its weight: a module only so that hooks and parallel plans can find it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Project ``x``.
+        """Project ``x``: ``[..., d] -> [..., v]``.
 
         Args:
-            x (Tensor): ``[..., d]``.
             weight (Tensor): ``[v, d]``.
-
-        Returns:
-            Tensor: ``[..., v]``.
         """
         return F.linear(x, weight)
 
@@ -58,12 +49,5 @@ class TiedLinear:
         return self.tied_module.weight  # type: ignore[return-value]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Project ``x``.
-
-        Args:
-            x (Tensor): ``[..., d]``.
-
-        Returns:
-            Tensor: ``[..., v]``.
-        """
+        """``[..., d] -> [..., v]``."""
         return self.linear(x, self.tied_module.weight)

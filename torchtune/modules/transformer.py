@@ -72,24 +72,19 @@ class TransformerSelfAttentionLayer(_CachedLayer):
         Args:
             batch_size (int): most sequences at once.
             dtype (torch.dtype): of keys and values.
-            encoder_max_seq_len (int): not used here.
-            decoder_max_seq_len (int): most tokens per sequence.
+            encoder_max_seq_len (int): most encoder outputs per sequence, for cross-attention.
+            decoder_max_seq_len (int): most tokens per sequence, for self-attention.
         """
         self.attn.setup_cache(batch_size, dtype, max_seq_len=decoder_max_seq_len)
 
     def forward(
         self, x: Tensor, *, mask: _MaskType | None = None, input_pos: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
-        """Apply the layer.
+        """Apply the layer: ``[b, s, d] -> [b, s, d]``; what other layers of a model need is ignored.
 
         Args:
-            x (Tensor): ``[b, s, d]``.
             mask (_MaskType | None): as in :class:`~torchtune.modules.MultiHeadAttention`.
             input_pos (Tensor | None): positions, ``[b, s]`` or ``[s]``.
-            **kwargs (Any): ignored; other layers of a model may need more.
-
-        Returns:
-            Tensor: ``[b, s, d]``.
         """
         normed = self.sa_norm(x)
         if self.mask_mod is not None:
@@ -140,14 +135,7 @@ class TransformerCrossAttentionLayer(_CachedLayer):
     def setup_caches(
         self, batch_size: int, dtype: torch.dtype, *, encoder_max_seq_len: int, decoder_max_seq_len: int
     ) -> None:
-        """Make the KV cache.
-
-        Args:
-            batch_size (int): most sequences at once.
-            dtype (torch.dtype): of keys and values.
-            encoder_max_seq_len (int): most encoder outputs per sequence.
-            decoder_max_seq_len (int): not used here.
-        """
+        """Make the KV cache; see :meth:`TransformerSelfAttentionLayer.setup_caches`."""
         self.attn.setup_cache(batch_size, dtype, encoder_max_seq_len)
 
     @staticmethod
@@ -161,17 +149,12 @@ class TransformerCrossAttentionLayer(_CachedLayer):
     def forward(
         self, x: Tensor, *, encoder_input: Tensor | None = None, encoder_mask: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
-        """Apply the layer.
+        """Apply the layer: ``[b, s, d] -> [b, s, d]``; what other layers of a model need is ignored.
 
         Args:
-            x (Tensor): ``[b, s, d]``.
-            encoder_input (Tensor | None): the encoder's output ``[b, t, d]``; None uses what the KV cache holds, and
-                without one the layer does nothing.
+            encoder_input (Tensor | None): the encoder's output ``[b, t, d]``; None uses what the KV cache holds, and without
+                one the layer does nothing.
             encoder_mask (Tensor | None): ``[b, s, t]``, True where a token may see an output.
-            **kwargs (Any): ignored; other layers of a model may need more.
-
-        Returns:
-            Tensor: ``[b, s, d]``.
         """
         empty_cache = not self.caches_are_enabled() or self.attn.kv_cache is None or self.attn.kv_cache.size == 0
         if encoder_input is None and empty_cache:
@@ -306,13 +289,10 @@ class TransformerDecoder(nn.Module):
             layer.reset_cache()  # type: ignore[operator]
 
     def chunked_output(self, last_hidden_state: Tensor) -> list[Tensor]:
-        """Logits in ``num_output_chunks`` pieces along the sequence.
+        """The logits in ``num_output_chunks`` pieces ``[b, s / num_output_chunks, v]``, in the model's dtype.
 
         Args:
             last_hidden_state (Tensor): ``[b, s, d]``, after the norm.
-
-        Returns:
-            list[Tensor]: pieces ``[b, s / num_output_chunks, v]``, in the model's dtype.
         """
         return [self.output(chunk) for chunk in last_hidden_state.tensor_split(self.num_output_chunks, dim=1)]
 
@@ -389,13 +369,10 @@ class TransformerDecoder(nn.Module):
         return [*hidden, output] if hidden else output  # type: ignore[list-item]
 
     def unembed(self, h: Tensor) -> Tensor | list[Tensor]:
-        """From the last layer's output to what ``forward`` returns.
+        """What ``forward`` returns, from the last layer's output.
 
         Args:
             h (Tensor): ``[b, s, d]``.
-
-        Returns:
-            Tensor | list[Tensor]: see ``forward``.
         """
         h = self.norm(h)
         if self.skip_output_layer:

@@ -64,11 +64,7 @@ class VisionTransformer(nn.Module):
         self.cls_token_embedding = CLSEmbedding(embed_dim, append_cls_token=append_cls_token)
 
     def get_image_tokens_per_tile(self) -> int:
-        """Number of tokens of one tile, the CLS token included.
-
-        Returns:
-            int: the number.
-        """
+        """Number of tokens of one tile, the CLS token included."""
         return self.patches_per_tile + 1
 
     def forward(self, images: Tensor, aspect_ratio: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
@@ -133,14 +129,7 @@ class CLSEmbedding(nn.Module):
         self.append_cls_token = append_cls_token
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the token.
-
-        Args:
-            x (Tensor): ``[b, n_tiles, n_tokens, d]``.
-
-        Returns:
-            Tensor: ``[b, n_tiles, n_tokens + 1, d]``.
-        """
+        """Add the token: ``[b, n_tiles, n_tokens, d] -> [b, n_tiles, n_tokens + 1, d]``."""
         token = self.weight.to(x.dtype).expand(*x.shape[:2], 1, -1)
         return torch.cat([x, token] if self.append_cls_token else [token, x], dim=2)
 
@@ -159,12 +148,5 @@ class CLSProjection(nn.Module):
         self.weight = nn.Parameter(embed_dim**-0.5 * torch.randn(embed_dim, cls_output_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project the CLS tokens.
-
-        Args:
-            x (Tensor): ``[b, n_imgs, n_tiles, n_tokens, d]``.
-
-        Returns:
-            Tensor: ``[b, n_imgs, n_tiles, 1, cls_output_dim]``.
-        """
+        """Project the CLS tokens: ``[..., n_tiles, n_tokens, d] -> [..., n_tiles, 1, cls_output_dim]``."""
         return x[..., :1, :] @ self.weight

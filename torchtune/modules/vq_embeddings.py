@@ -23,13 +23,10 @@ class VectorQuantizedEmbeddings(nn.Module):
         nn.init.uniform_(self.embedding, -1 / num_embeddings, 1 / num_embeddings)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantize vectors; in training the gradient passes straight through to ``z``.
+        """The nearest entries ``[b, s, d]`` and their indexes ``[b, s]``; in training the gradient passes through to ``z``.
 
         Args:
             z (Tensor): ``[b, s, d]``.
-
-        Returns:
-            tuple[Tensor, Tensor]: nearest entries ``[b, s, d]`` and their indexes ``[b, s]``.
 
         Raises:
             ValueError: if the last dimension isn't ``embedding_dim``.
@@ -49,12 +46,9 @@ class VectorQuantizedEmbeddings(nn.Module):
         return f"num_embeddings={self.num_embeddings}, embedding_dim={self.embedding_dim}"
 
     def decode(self, token_ids: Tensor) -> Tensor:
-        """Look up entries.
+        """The entries ``[b, s, d]`` of these indexes.
 
         Args:
             token_ids (Tensor): ``[b, s]``.
-
-        Returns:
-            Tensor: ``[b, s, d]``.
         """
         return F.embedding(token_ids, self.embedding)

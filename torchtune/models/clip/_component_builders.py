@@ -34,29 +34,8 @@ def clip_text_encoder(
     max_seq_len: int = 77,
     norm_eps: float = 1e-5,
 ) -> CLIPTextEncoder:
-    """Build CLIP's text encoder.
-
-    Args:
-        embed_dim (int): size of a token's vector.
-        num_heads (int): attention heads.
-        num_layers (int): number of layers.
-        vocab_size (int): number of tokens.
-        max_seq_len (int): longest input.
-        norm_eps (float): epsilon of the norms.
-
-    Returns:
-        CLIPTextEncoder: token ids ``[b, s]`` to vectors ``[b, embed_dim]``.
-
-    Source: https://arxiv.org/abs/2103.00020 (CLIP)
-    """
-    return CLIPTextEncoder(
-        vocab_size=vocab_size,
-        max_seq_len=max_seq_len,
-        embed_dim=embed_dim,
-        num_heads=num_heads,
-        num_layers=num_layers,
-        norm_eps=norm_eps,
-    )
+    """A CLIP text encoder: token ids ``[b, s]`` to vectors ``[b, embed_dim]``; see :class:`CLIPTextEncoder`."""
+    return CLIPTextEncoder(**locals())
 
 
 def clip_mlp(
@@ -67,18 +46,14 @@ def clip_mlp(
     quantize_base: bool = False,
     **quantization_kwargs: Any,
 ) -> FeedForward:
-    """Build a feed-forward layer with biases and without gate: ``[..., in_dim] -> [..., out_dim]``.
+    """A feed-forward layer with biases and without gate: ``[..., in_dim]`` to ``[..., out_dim]``.
 
     Args:
         in_dim (int): size of the input.
         out_dim (int): size of the output.
         hidden_dim (int): hidden size.
         activation (nn.Module): activation.
-        quantize_base (bool): keep the weights in NF4, frozen.
-        **quantization_kwargs (Any): further arguments of the NF4 conversion.
-
-    Returns:
-        FeedForward: the layer.
+        quantize_base (bool): keep the weights in NF4, frozen; ``quantization_kwargs`` are those of the conversion.
     """
 
     def linear(d_in: int, d_out: int) -> nn.Module:
@@ -182,13 +157,7 @@ def clip_vision_encoder(
     if embed_dim % num_heads != 0:
         raise ValueError(f"embed_dim must be divisible by num_heads, got {embed_dim} and {num_heads}")
     rope = (
-        VisionRotaryPositionalEmbeddings(
-            patch_size=patch_size,
-            tile_size=tile_size,
-            dim=embed_dim // num_heads,
-            base=10_000,
-            append_cls_token=append_cls_token,
-        )
+        VisionRotaryPositionalEmbeddings(patch_size, tile_size, embed_dim // num_heads, 10_000, append_cls_token)
         if use_rope
         else None
     )

@@ -8,23 +8,13 @@ from torchtune.models.clip._tokenizer import CLIPTokenizer
 
 
 def clip_tokenizer(path: str, max_seq_len: int = 77, truncate: bool = True) -> CLIPTokenizer:
-    """Build the tokenizer of CLIP.
-
-    Args:
-        path: the ``merges.txt``.
-        max_seq_len: tokens that a text is filled up to.
-        truncate: True cuts longer texts.
-
-    Returns:
-        CLIPTokenizer: texts to ids ``[b, max_seq_len]``.
-    """
+    """The tokenizer of CLIP, texts to ids ``[b, max_seq_len]``; see :class:`CLIPTokenizer`."""
     return CLIPTokenizer(path, max_seq_len=max_seq_len, truncate=truncate)
 
 
 def clip_text_vit_large_patch14() -> CLIPTextEncoder:
-    """Build the text encoder of CLIP ViT-L/14 (https://huggingface.co/openai/clip-vit-large-patch14).
+    """The text encoder of CLIP ViT-L/14, token ids ``[b, s]`` to vectors ``[b, 768]``.
 
-    Returns:
-        CLIPTextEncoder: token ids ``[b, s]`` to vectors ``[b, 768]``.
+    Source: https://huggingface.co/openai/clip-vit-large-patch14
     """
     return clip_text_encoder(embed_dim=768, num_heads=12, num_layers=12)

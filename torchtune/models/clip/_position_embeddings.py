@@ -43,15 +43,7 @@ class TokenPositionalEmbedding(nn.Module):
         self.positional_embedding = nn.Parameter(embed_dim**-0.5 * torch.randn(tokens, embed_dim))
 
     def forward(self, x: Tensor, *args: Any) -> Tensor:
-        """Add the embedding.
-
-        Args:
-            x (Tensor): ``[..., n, d]``, n tokens per tile.
-            *args (Any): not used; other embeddings take the aspect ratio.
-
-        Returns:
-            Tensor: ``[..., n, d]``.
-        """
+        """Add the embedding to the tokens of tiles: ``[..., n, d] -> [..., n, d]``. The aspect ratio is not used."""
         return x + self.positional_embedding
 
 
@@ -75,14 +67,10 @@ class TiledTokenPositionalEmbedding(nn.Module):
         self.gate = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, aspect_ratio: Tensor) -> Tensor:
-        """Add both embeddings.
+        """Add both embeddings, t tiles with n tokens each: ``[b, t, n, d] -> [b, t, n, d]``.
 
         Args:
-            x (Tensor): ``[b, t, n, d]``: t tiles with n tokens each.
             aspect_ratio (Tensor): tiles in height and width of each image, ``[b, 2]``.
-
-        Returns:
-            Tensor: ``[b, t, n, d]``.
         """
         gate = self.gate.tanh()
         of_tiles = _by_image(self.global_token_positional_embedding, aspect_ratio, x.shape[1])
@@ -103,13 +91,9 @@ class TilePositionalEmbedding(nn.Module):
         self.gate = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, aspect_ratio: Tensor) -> Tensor:
-        """Add the embedding.
+        """Add the embedding, t tiles with n tokens each: ``[b, t, n, d] -> [b, t, n, d]``.
 
         Args:
-            x (Tensor): ``[b, t, n, d]``: t tiles with n tokens each.
             aspect_ratio (Tensor): tiles in height and width of each image, ``[b, 2]``.
-
-        Returns:
-            Tensor: ``[b, t, n, d]``.
         """
         return x + _by_image(self.embedding, aspect_ratio, x.shape[1]) * self.gate.tanh()

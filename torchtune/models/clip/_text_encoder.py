@@ -72,17 +72,7 @@ class CLIPTextEncoder(nn.Module):
         nn.init.normal_(self.position_embedding, std=0.01)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Encode texts.
-
-        Args:
-            tokens (Tensor): token ids ``[b, s]``; the end token has the largest id.
-
-        Returns:
-            Tensor: the vector of the first end token of each text, ``[b, d]``.
-
-        Raises:
-            ValueError: where the input is longer than ``max_seq_len``.
-        """
+        """The vector of the first end token, which has the largest id, of each text: ``[b, s] -> [b, d]``."""
         batch, length = tokens.shape
         if length > self.max_seq_len:
             raise ValueError(

@@ -50,40 +50,16 @@ class CLIPTokenizer:
         self.pad_id = self.eos_id
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
-        """Encodes texts to one length.
-
-        Args:
-            texts: the texts.
-
-        Returns:
-            Token ids ``[len(texts), max_seq_len]``, filled with the end token.
-        """
+        """Token ids of texts ``[len(texts), max_seq_len]``, filled with the end token."""
         return pad_texts([self.encode(text) for text in texts], self.max_seq_len, self.pad_id)
 
     def encode(self, text: str) -> list[int]:
-        """Encodes a text between the start and the end token.
-
-        Args:
-            text: the text.
-
-        Returns:
-            At most ``max_seq_len`` token ids.
-
-        Raises:
-            ValueError: if it is longer, and ``truncate`` is False.
-        """
+        """At most ``max_seq_len`` ids of a text between start and end token; longer is an error without ``truncate``."""
         ids = [self.bos_id, *self._bpe.encode(text).ids, self.eos_id]
         return fit_text(ids, self.max_seq_len, self.eos_id, self.truncate)
 
     def decode(self, token_ids: list[int]) -> str:
-        """Decodes token ids, control tokens included.
-
-        Args:
-            token_ids: token ids.
-
-        Returns:
-            The text in lower case, with a space behind each word.
-        """
+        """The text of ids in lower case, with a space behind each word, control tokens included."""
         text = "".join(self._pieces[token] for token in token_ids).replace(WORD_BOUNDARY, "Ġ")
         return text.translate(byte_letters()).encode("latin-1").decode("utf-8", errors="replace")
 

@@ -91,13 +91,10 @@ class CLIPImageTransform:
         return best[0] // self.tile_size, best[1] // self.tile_size
 
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pixels as the model takes them.
+        """The pixels as the model takes them, with CLIP's mean and deviation taken out, in the transform's dtype.
 
         Args:
             pixels: ``[c, h, w]``, from 0 to 1.
-
-        Returns:
-            ``[c, h, w]``, with CLIP's mean and deviation taken out, in the transform's dtype.
         """
         if self.image_mean is not None:
             pixels = (pixels - pixels.new_tensor(self.image_mean)[:, None, None]) / pixels.new_tensor(self.image_std)[
@@ -115,15 +112,9 @@ class CLIPImageTransform:
         return self.normalized(resize(image_to_tensor(image), size, self.resample, self.antialias))[None]
 
     def __call__(self, sample: Mapping[str, Any], inference: bool = False) -> Mapping[str, Any]:
-        """Replaces the image of a sample by its tiles.
+        """The sample, its PIL image or tensor ``[c, h, w]`` as tiles ``[n_tiles, c, tile_size, tile_size]``.
 
-        Args:
-            sample: with ``image``: a PIL image, or a tensor ``[c, h, w]``.
-            inference: no difference here.
-
-        Returns:
-            The sample with ``image`` ``[n_tiles, c, tile_size, tile_size]`` and ``aspect_ratio`` ``[2]``: rows and columns
-            of tiles.
+        ``aspect_ratio`` ``[2]`` holds rows and columns of tiles. ``inference`` makes no difference here.
         """
         image = sample["image"]
         rows, columns = self.canvas(image)

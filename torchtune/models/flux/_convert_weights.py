@@ -43,14 +43,7 @@ def _tune_key(key: str, levels: int) -> str:
 
 
 def flux_ae_hf_to_tune(state_dict: StateDict) -> StateDict:
-    """Convert the published autoencoder to ours; 1x1 convolutions of the attention become linear layers.
-
-    Args:
-        state_dict (StateDict): published tensors.
-
-    Returns:
-        StateDict: our tensors.
-    """
+    """Convert the published autoencoder to ours; 1x1 convolutions of the attention become linear layers."""
     levels = 1 + max(
         (int(match["level"]) for key in state_dict if (match := _KEY.fullmatch(key)) and match["level"]), default=0
     )

@@ -24,12 +24,5 @@ class GemmaRMSNorm(nn.Module):
         self.scale = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalize over the last dimension.
-
-        Args:
-            x (torch.Tensor): ``[..., dim]``.
-
-        Returns:
-            torch.Tensor: ``[..., dim]`` in the dtype of ``x``.
-        """
+        """Normalize the last dimension: ``[..., dim] -> [..., dim]``, in the dtype of ``x``."""
         return _functional.rms_norm(x, 1.0 + self.scale.float(), self.eps)

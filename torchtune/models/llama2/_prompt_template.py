@@ -22,15 +22,7 @@ class Llama2ChatTemplate:
     }
 
     def __call__(self, messages: list[Message], inference: bool = False) -> list[Message]:
-        """Puts the words around the messages.
-
-        Args:
-            messages: the conversation.
-            inference: accepted and not used; nothing follows an answer here.
-
-        Returns:
-            New messages, without the system message.
-        """
+        """New messages with the words around them, without the system message. ``inference`` makes no difference."""
         import copy
 
         system: list[dict] = []

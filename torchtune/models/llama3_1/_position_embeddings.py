@@ -45,28 +45,16 @@ class Llama3ScaledRoPE(RotaryPositionalEmbeddings):
         super().__init__(dim, max_seq_len, base)
 
     def _compute_theta(self, device: torch.device) -> Tensor:
-        return self.apply_scaling(
-            super()._compute_theta(device),
-            self.scale_factor,
-            self.low_freq_factor,
-            self.high_freq_factor,
-            self.old_context_len,
-        )
+        factors = (self.scale_factor, self.low_freq_factor, self.high_freq_factor, self.old_context_len)
+        return self.apply_scaling(super()._compute_theta(device), *factors)
 
     def apply_scaling(
         self, freqs: Tensor, scale_factor: int, low_freq_factor: int, high_freq_factor: int, old_context_len: int
     ) -> Tensor:
-        """Stretch the low frequencies.
+        """The frequencies ``[dim / 2]`` with the low ones stretched; see :class:`Llama3ScaledRoPE`.
 
         Args:
             freqs (Tensor): frequencies ``[dim / 2]``, in radians per position.
-            scale_factor (int): factor of the longest wavelengths.
-            low_freq_factor (int): bounds the wavelengths that are fully stretched.
-            high_freq_factor (int): bounds the wavelengths that stay.
-            old_context_len (int): tokens that the model was first trained on.
-
-        Returns:
-            Tensor: ``[dim / 2]``.
         """
         stretched = freqs / scale_factor
         turns = old_context_len * freqs / (2 * math.pi)

@@ -139,24 +139,12 @@ def llama3_vision_hf_to_tune(
     num_tiles: int = 4,
     supported_aspect_ratios: Sequence[Sequence[int]] | None = None,
 ) -> StateDict:
-    """Convert a Hugging Face Llama 3.2 Vision checkpoint to ours.
+    """Convert a Hugging Face Llama 3.2 Vision checkpoint, all of its tensors, to ours.
 
-    Args:
-        state_dict (StateDict): Hugging Face tensors, all of them.
-        num_heads (int): query heads of the decoder.
-        num_kv_heads (int): key and value heads of the decoder.
-        dim (int): embedding size of the decoder.
-        head_dim (int | None): size of a head; None is ``dim // num_heads``.
-        vocab_size (int): tokens without those added for images.
-        cross_attention_layers (Sequence[int] | None): Hugging Face's numbers of these layers; None is 3, 8, 13, ...
-        encoder_dim (int): embedding size of the image encoder.
-        tile_size (int): not needed.
-        num_tiles (int): most tiles of an image.
-        supported_aspect_ratios (Sequence[Sequence[int]] | None): tiles in height and width, in the config's order; None is
-            that of the released models.
-
-    Returns:
-        StateDict: our tensors.
+    ``num_heads``, ``num_kv_heads``, ``dim`` and ``head_dim`` are the decoder's, ``encoder_dim`` is the image encoder's;
+    ``vocab_size`` doesn't count the tokens added for images. ``cross_attention_layers`` are Hugging Face's numbers of these
+    layers, None is 3, 8, 13, ...; ``supported_aspect_ratios`` tiles in height and width, in the config's order, None is that
+    of the released models. ``tile_size`` is not needed.
     """
     state_dict = {_old_names(key): value for key, value in state_dict.items()}
     layers = [int(key.split(".")[3]) for key in state_dict if key.startswith("language_model.model.layers.")]
@@ -187,28 +175,10 @@ def llama3_vision_tune_to_hf(
     num_tiles: int = 4,
     supported_aspect_ratios: Sequence[Sequence[int]] | None = None,
 ) -> StateDict:
-    """Convert our Llama 3.2 Vision tensors to a Hugging Face checkpoint; the inverse of :func:`llama3_vision_hf_to_tune`.
+    """The inverse of :func:`llama3_vision_hf_to_tune`; ``cross_attention_layers`` None is where the fusion layers are.
 
     Embeddings of places that no aspect ratio has (such as row 2, column 3 of four tiles) have no place there; no image uses
-    them.
-
-    Args:
-        state_dict (StateDict): our tensors, all of them.
-        num_heads (int): query heads of the decoder.
-        num_kv_heads (int): key and value heads of the decoder.
-        dim (int): embedding size of the decoder.
-        head_dim (int | None): size of a head; None is ``dim // num_heads``.
-        vocab_size (int): not needed.
-        cross_attention_layers (Sequence[int] | None): Hugging Face's numbers of these layers; None is where the fusion layers
-            are.
-        encoder_dim (int): not needed.
-        tile_size (int): not needed.
-        num_tiles (int): not needed.
-        supported_aspect_ratios (Sequence[Sequence[int]] | None): tiles in height and width, in the config's order; None is
-            that of the released models.
-
-    Returns:
-        StateDict: Hugging Face tensors.
+    them. The other arguments are not needed.
     """
     state_dict = dict(state_dict)
     decoder = [key.split(".") for key in state_dict if key.startswith("decoder.layers.")]
@@ -300,14 +270,7 @@ def _count(state_dict: StateDict, prefix: str) -> int:
 
 
 def llama3_vision_meta_to_tune(state_dict: StateDict) -> StateDict:
-    """Convert Meta's Llama 3.2 Vision checkpoint to ours.
-
-    Args:
-        state_dict (StateDict): Meta's tensors, all of them.
-
-    Returns:
-        StateDict: our tensors.
-    """
+    """Convert Meta's Llama 3.2 Vision checkpoint, all of its tensors, to ours."""
     crosses = _count(state_dict, "text_model.cross_attention_layers.")
     converted = convert_to_tune(state_dict, _meta_map(_count(state_dict, "text_model.layers."), crosses))
     conv = _CLIP + "conv.weight"
@@ -318,14 +281,7 @@ def llama3_vision_meta_to_tune(state_dict: StateDict) -> StateDict:
 
 
 def llama3_vision_tune_to_meta(state_dict: StateDict) -> StateDict:
-    """Convert our Llama 3.2 Vision tensors to Meta's; the inverse of :func:`llama3_vision_meta_to_tune`.
-
-    Args:
-        state_dict (StateDict): our tensors, all of them.
-
-    Returns:
-        StateDict: Meta's tensors.
-    """
+    """The inverse of :func:`llama3_vision_meta_to_tune`."""
     crosses = len({key.split(".")[2] for key in state_dict if ".fusion_layer." in key})
     key_map = _meta_map(_count(state_dict, "decoder.layers."), crosses)
     return {

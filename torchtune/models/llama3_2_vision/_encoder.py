@@ -85,15 +85,12 @@ class Llama3VisionProjectionHead(nn.Module):
         self.num_hidden = num_hidden_inputs
 
     def forward(self, x: Tensor, hidden_states: list[Tensor] | None = None, mask: Tensor | None = None) -> Tensor:
-        """Project an image's tokens for the decoder.
+        """The image tokens for the decoder, ``[b, i * t * e, d_decoder]``.
 
         Args:
             x (Tensor): CLIP's output ``[b, i, t, e, d]``: i images of t tiles with e tokens each.
             hidden_states (list[Tensor] | None): CLIP's hidden states, each ``[b, i, t, e, d]``.
             mask (Tensor | None): which tokens of an image see which, ``[b * i, t * e, t * e]``.
-
-        Returns:
-            Tensor: ``[b, i * t * e, d_decoder]``.
 
         Raises:
             ValueError: if there are more or fewer hidden states than the projection joins.
@@ -127,14 +124,11 @@ class Llama3VisionEncoder(nn.Module):
         self.projection = projection_head
 
     def forward(self, images: Tensor, aspect_ratio: Tensor | None = None) -> Tensor:
-        """Encode images.
+        """The image tokens for the decoder, ``[b, i * t * e, d_decoder]``, e per tile.
 
         Args:
             images (Tensor): ``[b, i, t, c, w, h]``: i images of t tiles.
             aspect_ratio (Tensor | None): tiles in height and width of each image, ``[b, i, 2]``.
-
-        Returns:
-            Tensor: ``[b, i * t * e, d_decoder]``, e tokens per tile.
         """
         if not isinstance(self.clip, Llama3VisionTransformer):
             return self.projection(*self.clip(images, aspect_ratio))

@@ -127,15 +127,12 @@ def _projection_head(
 def llama4_vision_projection_head(
     *, decoder_embed_dim: int, clip_embed_dim: int, projection_embed_dim: int
 ) -> Llama4VisionProjectionHead:
-    """Build the projection from image tokens to the decoder.
+    """The projection from image tokens to the decoder: ``[b, e, clip_embed_dim] -> [b, (e - 1) / 4, decoder_embed_dim]``.
 
     Args:
         decoder_embed_dim (int): size of a token's vector in the decoder.
         clip_embed_dim (int): size of a token's vector in CLIP.
         projection_embed_dim (int): hidden size.
-
-    Returns:
-        Llama4VisionProjectionHead: ``[b, e, clip_embed_dim]`` to ``[b, (e - 1) / 4, decoder_embed_dim]``.
     """
     return _projection_head(NO_ADAPTER, decoder_embed_dim, clip_embed_dim, projection_embed_dim)
 
@@ -153,22 +150,11 @@ def lora_llama4_vision_projection_head(
     quantize_base: bool = False,
     **quantization_kwargs: Any,
 ) -> Llama4VisionProjectionHead:
-    """Build the projection from image tokens to the decoder with LoRA or DoRA.
+    """The projection with LoRA or DoRA; see :func:`llama4_vision_projection_head` and see :func:`lora_llama4_decoder`.
 
     Args:
-        decoder_embed_dim (int): size of a token's vector in the decoder.
-        clip_embed_dim (int): size of a token's vector in CLIP.
-        projection_embed_dim (int): hidden size.
         apply_lora_to_output (bool): whether there are adapters at all.
-        lora_rank (int): rank of the low-rank update.
-        lora_alpha (float): scale of the update: ``lora_alpha / lora_rank``.
-        lora_dropout (float): dropout before the update.
-        use_dora (bool): DoRA instead of LoRA.
-        quantize_base (bool): has no effect: these three layers stay in their dtype.
-        **quantization_kwargs (Any): have no effect either.
-
-    Returns:
-        Llama4VisionProjectionHead: ``[b, e, clip_embed_dim]`` to ``[b, (e - 1) / 4, decoder_embed_dim]``.
+        quantize_base (bool): has no effect, nor have its arguments: these three layers stay in their dtype.
     """
     adapter = Adapter(frozenset({"output"}), lora_rank, lora_alpha, lora_dropout, use_dora)
     return _projection_head(

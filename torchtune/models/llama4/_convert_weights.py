@@ -136,14 +136,7 @@ def _old_names(key: str) -> str:
 
 
 def llama4_hf_to_tune(state_dict: StateDict) -> StateDict:
-    """Convert a Hugging Face Llama 4 checkpoint to ours.
-
-    Args:
-        state_dict (StateDict): Hugging Face tensors.
-
-    Returns:
-        StateDict: our tensors.
-    """
+    """Convert a Hugging Face Llama 4 checkpoint to ours."""
     split: StateDict = {}
     for key, value in state_dict.items():
         if key.endswith("experts.gate_up_proj"):
@@ -159,14 +152,7 @@ def llama4_hf_to_tune(state_dict: StateDict) -> StateDict:
 
 
 def llama4_tune_to_hf(state_dict: StateDict) -> StateDict:
-    """Convert our Llama 4 tensors to a Hugging Face checkpoint; the inverse of :func:`llama4_hf_to_tune`.
-
-    Args:
-        state_dict (StateDict): our tensors.
-
-    Returns:
-        StateDict: Hugging Face tensors.
-    """
+    """The inverse of :func:`llama4_hf_to_tune`."""
     converted = convert_from_tune(state_dict, _HF)
     for key in [key for key in converted if key.endswith("experts.gate_proj")]:
         up = converted.pop(key.replace("gate_proj", "up_proj"))
@@ -178,14 +164,7 @@ def llama4_tune_to_hf(state_dict: StateDict) -> StateDict:
 
 
 def llama4_meta_to_tune(state_dict: StateDict) -> StateDict:
-    """Convert Meta's Llama 4 checkpoint to ours.
-
-    Args:
-        state_dict (StateDict): Meta's tensors.
-
-    Returns:
-        StateDict: our tensors.
-    """
+    """Convert Meta's Llama 4 checkpoint to ours."""
     fused_norm = ".attention.wqkv.layer_norm_weight"
     state_dict = {key.replace(fused_norm, ".attention_norm.weight"): value for key, value in state_dict.items()}
     converted = convert_to_tune(state_dict, _META)
@@ -204,14 +183,7 @@ def llama4_meta_to_tune(state_dict: StateDict) -> StateDict:
 
 
 def llama4_tune_to_meta(state_dict: StateDict) -> StateDict:
-    """Convert our Llama 4 tensors to Meta's; the inverse of :func:`llama4_meta_to_tune`.
-
-    Args:
-        state_dict (StateDict): our tensors.
-
-    Returns:
-        StateDict: Meta's tensors.
-    """
+    """The inverse of :func:`llama4_meta_to_tune`."""
     changed: StateDict = {}
     for key, value in state_dict.items():
         if key.endswith("router.gate.weight"):

@@ -29,13 +29,9 @@ class Llama4VisionProjectionHead(nn.Module):
         return x.transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project the tokens of tiles.
+        """Project the tokens of tiles: ``[b, e, d] -> [b, (e - 1) * f ** 2, d_decoder]``, f the scaling factor.
 
-        Args:
-            x (Tensor): ``[b, e, d]``: e tokens of a square tile, the CLS token last.
-
-        Returns:
-            Tensor: ``[b, (e - 1) * f ** 2, d_decoder]``, f the scaling factor.
+        A tile is square, its CLS token the last.
         """
         side = math.isqrt(x.shape[1] - 1)
         patches = x[:, :-1].unflatten(1, (side, side))
@@ -56,14 +52,7 @@ class Llama4VisionEncoder(nn.Module):
         self.projection = projection_head
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode tiles, each by itself.
-
-        Args:
-            images (Tensor): tiles ``[..., c, h, w]``.
-
-        Returns:
-            Tensor: ``[n, e, d_decoder]``: n tiles in their order, with e tokens each.
-        """
+        """Encode n tiles, each by itself, to e tokens: ``[..., c, h, w] -> [n, e, d_decoder]``."""
         tiles = images.reshape(-1, 1, 1, *images.shape[-3:])
         tokens, _ = self.clip(tiles)
         return self.projection(tokens.flatten(0, 2))

@@ -10,13 +10,7 @@ from torchtune.modules.position_embeddings import RotaryPositionalEmbeddings
 
 
 class UncachedRoPE(RotaryPositionalEmbeddings):
-    """Rotary embedding that computes its angles from the positions: a table of all positions would take gigabytes.
-
-    Args:
-        dim (int): size of one head.
-        max_seq_len (int): longest input.
-        base (int): base of the frequencies.
-    """
+    """Rotary embedding that computes its angles from the positions: a table of all positions would take gigabytes."""
 
     def _compute_cache(self, theta: Tensor) -> Tensor:
         return theta.new_empty(0, theta.shape[0], 2)
@@ -35,14 +29,7 @@ class UncachedRoPE(RotaryPositionalEmbeddings):
 class Llama4ScaledRoPE(UncachedRoPE, Llama3ScaledRoPE):
     """Rotary embedding whose low frequencies are stretched, with the constants of Llama 4 Scout.
 
-    Args:
-        dim (int): size of one head.
-        max_seq_len (int): longest input.
-        base (int): base of the frequencies.
-        scale_factor (float): factor of the longest wavelengths.
-        low_freq_factor (float): bounds the wavelengths that are fully stretched.
-        high_freq_factor (float): bounds the wavelengths that stay.
-        old_context_len (int): tokens that the model was first trained on.
+    For its arguments see :class:`~torchtune.models.llama3_1.Llama3ScaledRoPE`.
 
     Source: https://huggingface.co/meta-llama/Llama-4-Scout-17B-16E (config.json)
     """

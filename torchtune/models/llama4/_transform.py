@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torchtune.models.clip._transform import CLIPImageTransform
-from torchtune.models.llama3_2_vision._transform import images_left
+from torchtune.models.llama3_2_vision._transform import ImageTokenizer
 from torchtune.models.llama4._tokenizer import Llama4Tokenizer
-from torchtune.modules.transforms.tokenizers._builder import read_special_tokens, read_template
 from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 
 if TYPE_CHECKING:
@@ -20,25 +18,15 @@ if TYPE_CHECKING:
     from torchtune.data.formats import Segment
 
 
-class Llama4Transform(Llama4Tokenizer):
+class Llama4Transform(ImageTokenizer, Llama4Tokenizer):
     """The tokenizer of Llama 4 and its image transform: everything that the tokenizer does, it does.
 
-    An image is written as a token for each patch of its tiles, with separators, and once more as a whole.
+    An image is written as a token for each patch of its tiles, with separators, and once more as a whole, on a tile that
+    ``max_num_tiles`` does not count. It is left out where its tokens are not whole. For further arguments see
+    :class:`~torchtune.models.llama3_2_vision.Llama3VisionTransform`.
 
     Args:
-        path: the ``tokenizer.model`` in tiktoken's form.
-        tile_size: pixels of a tile's side.
-        patch_size: pixels of a patch's side.
-        max_num_tiles: most tiles of an image, the one with the whole image not counted.
         pixel_shuffle_scaling_factor: what the model's projection scales a tile's sides by, in patches.
-        special_tokens_path: a ``tokenizer.json`` to take the control tokens from; Llama 4's by default.
-        max_seq_len: length that conversations are cut to, or None. An image is left out where its tokens are not whole.
-        image_mean: of each channel, taken off; None for no normalization.
-        image_std: of each channel, divided by.
-        dtype: of the tiles.
-        prompt_template: dotted path of a prompt template, or a dict of role -> (before, after), or None.
-        **chat_options: ``truncation_type``, ``chat_format``, ``train_on`` and ``format_options`` of
-            :class:`~torchtune.models.llama4.Llama4Tokenizer`.
     """
 
     def __init__(
@@ -59,42 +47,34 @@ class Llama4Transform(Llama4Tokenizer):
     ) -> None:
         super().__init__(
             path,
-            special_tokens=read_special_tokens(special_tokens_path),
+            tile_size=tile_size,
+            patch_size=patch_size,
+            max_num_tiles=max_num_tiles,
+            special_tokens_path=special_tokens_path,
             max_seq_len=max_seq_len,
-            prompt_template=read_template(prompt_template),
+            image_mean=image_mean,
+            image_std=image_std,
+            prompt_template=prompt_template,
+            dtype=dtype,
             **chat_options,
-        )
-        self.clip_transform = CLIPImageTransform(
-            image_mean=image_mean, image_std=image_std, tile_size=tile_size, max_num_tiles=max_num_tiles, dtype=dtype
         )
         self.patch_tokens_per_tile = int((tile_size // patch_size) ** 2 * pixel_shuffle_scaling_factor**2)
 
-    @property
-    def tokenizer(self) -> Llama4Transform:
-        """The tokenizer: this object itself."""
-        return self
-
     def transform_image(self, image: PIL.Image.Image, inference: bool = False) -> torch.Tensor:
-        """Tiles of an image, and behind them, where they are several, the whole image on one.
+        """The tiles ``[n_tiles, c, tile_size, tile_size]`` of an image and, where they are several, the whole on one more.
 
         Args:
             image: a PIL image, or a tensor ``[c, h, w]``.
             inference: no difference here.
-
-        Returns:
-            ``[n_tiles, c, tile_size, tile_size]``.
         """
         tiles = self.clip_transform({"image": image})["image"]
         return torch.cat([tiles, self.clip_transform.thumbnail(image)]) if len(tiles) > 1 else tiles
 
     def image_tokens(self, image: Any) -> list[int]:
-        """Ids that stand for an image; their number follows from its size.
+        """The ids that stand for an image, begin and end included; their number follows from its size.
 
         Args:
             image: a PIL image, or a tensor ``[c, h, w]``.
-
-        Returns:
-            The ids, begin and end of the image included.
         """
         rows, columns = self.clip_transform.canvas(image)
         tile = [self.patch_id] * self.patch_tokens_per_tile
@@ -111,7 +91,7 @@ class Llama4Transform(Llama4Tokenizer):
     def tokenize_chat(
         self, messages: list[Message], *, tools: Any = None, add_end_tokens: bool = True, **plain_options: Any
     ) -> ChatTokens:
-        """As :meth:`ChatTokenizer.tokenize_chat`; no part is left of an image that was cut into."""
+        """As the tokenizer does, but no part is left of an image that was cut into; see :meth:`Llama4Tokenizer.tokenize_messages`."""
         chat = super().tokenize_chat(messages, tools=tools, add_end_tokens=add_end_tokens, **plain_options)
         starts = [i for i, token in enumerate(chat.tokens) if token == self.image_start]
         ends = [i for i, token in enumerate(chat.tokens) if token == self.image_end]
@@ -128,20 +108,11 @@ class Llama4Transform(Llama4Tokenizer):
         return kept
 
     def __call__(self, sample: MutableMapping[str, Any], inference: bool = False) -> Mapping[str, Any]:
-        """Takes ``messages`` and ``tools`` out of a sample and puts in what the model takes.
+        """The sample with ``tokens``, ``mask`` and ``encoder_input`` in place of ``messages`` and ``tools``.
 
-        Args:
-            sample: a sample with ``messages``, and ``tools`` where it has any.
-            inference: True to leave the last turn open.
-
-        Returns:
-            The sample with ``tokens``, ``mask``, and ``encoder_input``: ``{"vision": {"images": tiles}}``, a tensor
-            ``[n_tiles, c, h, w]`` for each image.
+        ``encoder_input`` is ``{"vision": {"images": tiles}}``, a tensor ``[n_tiles, c, h, w]`` for each image.
         """
-        messages, tools = sample.pop("messages"), sample.pop("tools", None)
-        chat = self.tokenize_chat(messages, tools=tools, add_end_tokens=not inference)
-        images = images_left(chat, self.image_id, self.truncation_type)
-        sample["tokens"], sample["mask"] = chat.tokens, chat.mask(self.train_on)
+        images = self._add_tokens(sample, inference)
         sample["encoder_input"] = {"vision": {"images": [self.transform_image(image, inference) for image in images]}}
         return sample
 
@@ -155,19 +126,10 @@ def llama4_transform(
     prompt_template: Any = None,
     **options: Any,
 ) -> Llama4Transform:
-    """Builds the transform of Llama 4.
+    """The transform of Llama 4, with the model's sizes; see :class:`Llama4Transform`.
 
     Args:
-        path: the ``tokenizer.model`` in tiktoken's form.
-        max_seq_len: length that conversations are cut to, or None.
         image_size: pixels of a tile's side.
-        max_num_tiles: most tiles of an image.
-        special_tokens_path: a ``tokenizer.json`` to take the control tokens from; Llama 4's by default.
-        prompt_template: dotted path of a prompt template, or a dict of role -> (before, after), or None.
-        **options: further arguments of :class:`Llama4Transform`.
-
-    Returns:
-        The transform: tokenizer and image transform with the model's sizes.
     """
     return Llama4Transform(
         path,

@@ -20,18 +20,7 @@ class MistralChatTemplate:
     }
 
     def __call__(self, messages: list[Message], inference: bool = False) -> list[Message]:
-        """Puts the words around the messages.
-
-        Args:
-            messages: the conversation.
-            inference: accepted and not used; nothing follows an answer here.
-
-        Returns:
-            New messages.
-
-        Raises:
-            ValueError: if there is a system message.
-        """
+        """New messages with the words around them; a system message is a ValueError. ``inference`` makes no difference."""
         out = []
         for index, message in enumerate(messages):
             words = self.template["ipython" if message.role == "tool" else message.role]

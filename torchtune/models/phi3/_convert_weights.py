@@ -9,7 +9,7 @@ from torchtune.models._key_maps import PHI3_HF
 def phi3_hf_to_tune(
     state_dict: StateDict, num_heads: int | None = None, num_kv_heads: int | None = None, dim: int | None = None
 ) -> StateDict:
-    """Convert a Hugging Face Phi-3 or Phi-4 checkpoint to ours.
+    """Our tensors from those of a Hugging Face Phi-3 or Phi-4 checkpoint.
 
     Args:
         state_dict (StateDict): Hugging Face tensors.
@@ -34,12 +34,5 @@ def phi3_hf_to_tune(
 
 
 def phi3_tune_to_hf(state_dict: StateDict) -> StateDict:
-    """Convert our Phi-3 tensors to a Hugging Face checkpoint; the inverse of :func:`phi3_hf_to_tune`.
-
-    Args:
-        state_dict (StateDict): our tensors.
-
-    Returns:
-        StateDict: Hugging Face tensors.
-    """
+    """The inverse of :func:`phi3_hf_to_tune`; see :func:`phi3_hf_to_tune`."""
     return convert_from_tune(state_dict, PHI3_HF)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from torchtune.models._rope import HalvesRotaryPositionalEmbeddings
+from torch import Tensor
+
+from torchtune.models._rope import ScaledRotaryPositionalEmbeddings
 
 
-class Phi3RotaryPositionalEmbeddings(HalvesRotaryPositionalEmbeddings):
+class Phi3RotaryPositionalEmbeddings(ScaledRotaryPositionalEmbeddings):
     """Rotary embedding of channels half a head apart, as Phi-3 uses it.
 
     Args:
@@ -17,4 +19,7 @@ class Phi3RotaryPositionalEmbeddings(HalvesRotaryPositionalEmbeddings):
     """
 
     def __init__(self, dim: int, max_seq_len: int = 4096, base: float = 10_000) -> None:
-        super().__init__(dim, max_seq_len, base)  # type: ignore[arg-type]
+        super().__init__(dim, max_seq_len, base)
+
+    def forward(self, x: Tensor, input_pos: Tensor | None = None) -> Tensor:
+        return super().forward(x, input_pos=input_pos)

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from torchtune.models._rope import HalvesRotaryPositionalEmbeddings
+from torchtune.models.phi3._position_embeddings import Phi3RotaryPositionalEmbeddings
 
 
-class Qwen2RotaryPositionalEmbeddings(HalvesRotaryPositionalEmbeddings):
-    """Rotary embedding of channels half a head apart, with Qwen2's base.
-
-    Args:
-        dim (int): size of one head.
-        max_seq_len (int): positions to prepare for.
-        base (float): base of the frequencies.
-
-    Source: https://arxiv.org/abs/2407.10671 (Qwen2), https://arxiv.org/abs/2104.09864 (RoPE)
-    """
+class Qwen2RotaryPositionalEmbeddings(Phi3RotaryPositionalEmbeddings):
+    """That of Phi-3 with Qwen2's base (https://arxiv.org/abs/2407.10671)."""
 
     def __init__(self, dim: int, max_seq_len: int = 4096, base: float = 1_000_000.0) -> None:
-        super().__init__(dim, max_seq_len, base)  # type: ignore[arg-type]
+        super().__init__(dim, max_seq_len, base)

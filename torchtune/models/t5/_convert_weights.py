@@ -35,26 +35,12 @@ T5_HF = KeyMap(
 
 
 def t5_encoder_hf_to_tune(state_dict: StateDict) -> StateDict:
-    """Convert a Hugging Face T5 checkpoint to our encoder; the decoder is left out.
-
-    Args:
-        state_dict (StateDict): Hugging Face tensors.
-
-    Returns:
-        StateDict: our tensors.
-    """
+    """Convert a Hugging Face T5 checkpoint to our encoder; the decoder is left out."""
     if "encoder.embed_tokens.weight" not in state_dict and "shared.weight" in state_dict:
         state_dict = {**state_dict, "encoder.embed_tokens.weight": state_dict["shared.weight"]}
     return convert_to_tune(state_dict, T5_HF)
 
 
 def t5_encoder_tune_to_hf(state_dict: StateDict) -> StateDict:
-    """Convert our T5 encoder to Hugging Face's keys; the inverse of :func:`t5_encoder_hf_to_tune`.
-
-    Args:
-        state_dict (StateDict): our tensors.
-
-    Returns:
-        StateDict: Hugging Face tensors.
-    """
+    """The inverse of :func:`t5_encoder_hf_to_tune`."""
     return convert_from_tune(state_dict, T5_HF)

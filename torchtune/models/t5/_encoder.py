@@ -125,17 +125,9 @@ class T5Encoder(nn.Module):
         )
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Encode.
+        """Encode token ids: ``[b, s] -> [b, s, d]``.
 
-        Args:
-            tokens (torch.Tensor): token ids ``[b, s]``.
-            mask (torch.Tensor | None): ``[b, s]``, True for tokens to attend to; None attends to all, padding too.
-
-        Returns:
-            torch.Tensor: ``[b, s, d]``.
-
-        Raises:
-            ValueError: where the input is longer than ``max_seq_len``.
+        ``mask`` is ``[b, s]``, True for tokens to attend to; None attends to all, padding too.
         """
         length = tokens.shape[1]
         if length > self.max_seq_len:

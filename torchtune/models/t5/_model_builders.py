@@ -8,13 +8,10 @@ from torchtune.models.t5._tokenizer import T5Tokenizer
 
 
 def t5_v1_1_xxl_encoder(max_seq_len: int = 512) -> T5Encoder:
-    """Build the encoder of T5 v1.1 XXL (https://huggingface.co/google/t5-v1_1-xxl).
+    """The encoder of T5 v1.1 XXL, ``[b, s]`` token ids to ``[b, s, 4096]`` (https://huggingface.co/google/t5-v1_1-xxl).
 
     Args:
         max_seq_len (int): longest input.
-
-    Returns:
-        T5Encoder: ``[b, s]`` token ids to ``[b, s, 4096]``.
     """
     return t5_encoder(
         embed_dim=4096,
@@ -31,14 +28,5 @@ def t5_v1_1_xxl_encoder(max_seq_len: int = 512) -> T5Encoder:
 
 
 def t5_tokenizer(path: str, max_seq_len: int = 512, truncate: bool = True) -> T5Tokenizer:
-    """Build the tokenizer of T5.
-
-    Args:
-        path: the SentencePiece model.
-        max_seq_len: tokens that a text is filled up to.
-        truncate: True cuts longer texts.
-
-    Returns:
-        T5Tokenizer: texts to ids ``[b, max_seq_len]``.
-    """
+    """The tokenizer of T5, texts to ids ``[b, max_seq_len]``; see :class:`T5Tokenizer`."""
     return T5Tokenizer(path, max_seq_len=max_seq_len, truncate=truncate)

@@ -25,27 +25,10 @@ class T5Tokenizer(SentencePieceBaseTokenizer):
         self.max_seq_len, self.truncate = max_seq_len, truncate
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
-        """Encodes texts to one length.
-
-        Args:
-            texts: the texts.
-
-        Returns:
-            Token ids ``[len(texts), max_seq_len]``, filled with the padding id; 0 where the model has none.
-        """
+        """Token ids of texts ``[len(texts), max_seq_len]``, filled with the padding id; 0 where the model has none."""
         return pad_texts([self.encode(text) for text in texts], self.max_seq_len, max(self.pad_id, 0))
 
     def encode(self, text: str) -> list[int]:  # type: ignore[override]
-        """Encodes a text, with the end token behind it.
-
-        Args:
-            text: the text.
-
-        Returns:
-            At most ``max_seq_len`` token ids.
-
-        Raises:
-            ValueError: if it is longer, and ``truncate`` is False.
-        """
+        """At most ``max_seq_len`` token ids of a text, the end token last; longer is an error without ``truncate``."""
         ids = super().encode(text, add_bos=False, add_eos=True)
         return fit_text(ids, self.max_seq_len, self.eos_id, self.truncate)

@@ -24,13 +24,10 @@ def _replace(model: nn.Module, class_name: str, make: Callable[[nn.Module], nn.M
 
 
 def replace_tile_positional_embedding(model: nn.Module) -> nn.Module:
-    """Replace every ``TilePositionalEmbedding`` by the one here.
+    """The model, changed in place, with every ``TilePositionalEmbedding`` replaced by the one here.
 
     Args:
-        model (nn.Module): changed in place.
-
-    Returns:
-        nn.Module: the model.
+        model (nn.Module): the model.
     """
 
     def make(old: nn.Module) -> nn.Module:
@@ -41,13 +38,10 @@ def replace_tile_positional_embedding(model: nn.Module) -> nn.Module:
 
 
 def replace_tiled_token_positional_embedding(model: nn.Module) -> nn.Module:
-    """Replace every ``TiledTokenPositionalEmbedding`` by the one here.
+    """The model, changed in place, with every ``TiledTokenPositionalEmbedding`` replaced by the one here.
 
     Args:
-        model (nn.Module): changed in place.
-
-    Returns:
-        nn.Module: the model.
+        model (nn.Module): the model.
     """
 
     def make(old: nn.Module) -> nn.Module:

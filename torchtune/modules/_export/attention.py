@@ -14,15 +14,5 @@ class MultiHeadAttention(_MultiHeadAttention):
     def forward(  # type: ignore[override]
         self, x: Tensor, y: Tensor, *, mask: _MaskType | None = None, input_pos: Tensor | None = None
     ) -> Tensor:
-        """Attend from ``x`` to ``y``.
-
-        Args:
-            x (Tensor): what asks, ``[b, s, d]``.
-            y (Tensor): what is looked at, ``[b, t, d]``.
-            mask (_MaskType | None): as in the base class.
-            input_pos (Tensor | None): position of each token.
-
-        Returns:
-            Tensor: ``[b, s, d]``.
-        """
+        """Attend from ``x`` to ``y``; see :class:`torchtune.modules.MultiHeadAttention`."""
         return super().forward(x, y, mask=mask, input_pos=input_pos)

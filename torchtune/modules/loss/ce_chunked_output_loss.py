@@ -36,23 +36,10 @@ class CEWithChunkedOutputLoss(nn.Module, SFTLoss):
         self.ignore_index = ignore_index
 
     def set_model_output(self, model: nn.Module) -> None:
-        """Make a model return its logits in pieces.
-
-        Args:
-            model (nn.Module): with ``set_num_output_chunks``.
-        """
         model.set_num_output_chunks(self.num_output_chunks)  # type: ignore[operator]
 
     def apply_compile_strategy(self, *args: Any, **kwargs: Any) -> CEWithChunkedOutputLoss:
-        """Compile the cross entropy of one piece.
-
-        Args:
-            *args (Any): of ``torch.compile``.
-            **kwargs (Any): of ``torch.compile``.
-
-        Returns:
-            CEWithChunkedOutputLoss: itself.
-        """
+        """Compile the cross entropy of one piece."""
         self.compute_cross_entropy = torch.compile(  # type: ignore[method-assign]
             self.compute_cross_entropy, *args, **kwargs
         )
@@ -61,16 +48,13 @@ class CEWithChunkedOutputLoss(nn.Module, SFTLoss):
     def compute_cross_entropy(
         self, logits: Tensor, labels: Tensor, normalize: bool = True, weights: Tensor | None = None
     ) -> Tensor:
-        """Cross entropy of one piece, in fp32.
+        """The cross entropy of one piece, in fp32.
 
         Args:
             logits (Tensor): ``[n, v]``.
             labels (Tensor): ``[n]``.
             normalize (bool): the mean over tokens that count, not the sum.
             weights (Tensor | None): factors on the tokens' losses, ``[n]``.
-
-        Returns:
-            Tensor: a scalar.
         """
         loss = cross_entropy_sum(logits, labels, self.ignore_index, weights)
         return loss / total_weight(labels, self.ignore_index, weights) if normalize else loss
@@ -78,15 +62,12 @@ class CEWithChunkedOutputLoss(nn.Module, SFTLoss):
     def forward(  # type: ignore[override]
         self, logits: list[Tensor], labels: Tensor, *, weights: Tensor | None = None
     ) -> Tensor:
-        """Compute the loss.
+        """The mean over tokens that count, by their weights; 0 if there are none.
 
         Args:
             logits (list[Tensor]): pieces ``[b, c, v]`` along the sequence.
             labels (Tensor): ``[b, s]``.
             weights (Tensor | None): factors on the tokens' losses, ``[b, s]``.
-
-        Returns:
-            Tensor: the mean over tokens that count, by their weights; 0 if there are none.
         """
         losses = [
             self.compute_cross_entropy(

@@ -142,13 +142,7 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
         return True
 
     def patch_tp_plan(self, tp_plan: Any) -> Any:
-        """Let the output projection, which the loss calls itself, take replicated states and give sharded logits.
-
-        Args:
-            tp_plan (Any): module name to parallel style.
-
-        Returns:
-            Any: a new plan.
+        """A plan in which the output projection, which the loss calls itself, takes replicated states and gives sharded logits.
 
         Raises:
             KeyError: if the plan has no ``output``.
@@ -163,25 +157,13 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
         return {**tp_plan, "output": output}
 
     def set_model_output(self, model: nn.Module) -> None:
-        """Make a model return its last hidden states, and take over its output projection.
-
-        Args:
-            model (nn.Module): with ``skip_output_layer`` and ``output``.
-        """
+        """Make a model return its last hidden states, and take over its output projection."""
         model.skip_output_layer = True  # type: ignore[assignment]
         # Not as a submodule: the projection's parameters are the model's.
         object.__setattr__(self, "linear_projection", model.output)
 
     def apply_compile_strategy(self, *args: Any, **kwargs: Any) -> LinearCrossEntropyLoss:
-        """Compile what is done to each chunk of logits.
-
-        Args:
-            *args (Any): of ``torch.compile``.
-            **kwargs (Any): of ``torch.compile``.
-
-        Returns:
-            LinearCrossEntropyLoss: itself.
-        """
+        """Compile what is done to each chunk of logits."""
         self._step = torch.compile(_loss_and_gradient, *args, **kwargs)
         self.compute_cross_entropy = torch.compile(  # type: ignore[method-assign]
             self.compute_cross_entropy, *args, **kwargs
@@ -191,15 +173,12 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
     def compute_cross_entropy(
         self, hidden_chunk: Tensor, target_chunk: Tensor, weights: Tensor | None = None
     ) -> Tensor:
-        """Sum of the cross entropy of one chunk, in fp32.
+        """The sum of the cross entropy of one chunk, in fp32.
 
         Args:
             hidden_chunk (Tensor): ``[n, d]``.
             target_chunk (Tensor): ``[n]``.
             weights (Tensor | None): factors on the tokens' losses, ``[n]``.
-
-        Returns:
-            Tensor: a scalar.
 
         Raises:
             AttributeError: if ``set_model_output`` was not called.
@@ -218,14 +197,11 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
         return cross_entropy_sum(logits, target_chunk, self.ignore_index, weights)
 
     def mask_inputs(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep the tokens that count.
+        """The tokens that count, ``[m, d]`` and ``[m]``.
 
         Args:
             hidden (Tensor): ``[n, d]``.
             target (Tensor): ``[n]``.
-
-        Returns:
-            tuple[Tensor, Tensor]: ``[m, d]`` and ``[m]``.
         """
         keep = (target != self.ignore_index).nonzero().squeeze(1)
         from_mesh = getattr(hidden, "device_mesh", None)
@@ -255,15 +231,11 @@ class LinearCrossEntropyLoss(SFTLoss, nn.Module):
         return weight, None
 
     def forward(self, outputs: Tensor, targets: Tensor, *, weights: Tensor | None = None) -> Tensor:
-        """Compute the loss.
+        """The mean over tokens that count, by their weights, fp32; 0 if there are none.
 
         Args:
             outputs (Tensor): the model's last hidden states, after the norm, ``[b, s, d]``.
-            targets (Tensor): ``[b, s]``.
             weights (Tensor | None): factors on the tokens' losses, ``[b, s]``.
-
-        Returns:
-            Tensor: the mean over tokens that count, by their weights, fp32; 0 if there are none.
         """
         target = targets.reshape(-1)
         hidden = outputs.reshape(-1, outputs.shape[-1])

@@ -12,7 +12,11 @@ from torchtune.modules.loss.ce_chunked_output_loss import split_labels
 
 
 class _TokenLoss(nn.Module):
-    """A loss per token, summed or averaged over the tokens whose label isn't ignored."""
+    """A loss per token, summed or averaged over the tokens whose label isn't ignored.
+
+    Args:
+        ignore_index (int): label of tokens that don't count.
+    """
 
     def __init__(self, ignore_index: int = -100) -> None:
         super().__init__()
@@ -22,16 +26,13 @@ class _TokenLoss(nn.Module):
         raise NotImplementedError
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, normalize: bool = True) -> Tensor:
-        """Compute the loss, in fp32.
+        """The loss, in fp32; 0 if no token counts.
 
         Args:
             student_logits (Tensor): ``[b, s, v]``; an infinite logit leaves its token of the vocabulary out.
             teacher_logits (Tensor): ``[b, s, v]``.
             labels (Tensor): ``[b, s]``; only whether they are ignored matters.
             normalize (bool): the mean over tokens that count, not the sum.
-
-        Returns:
-            Tensor: a scalar; 0 if no token counts.
         """
         counts = labels.reshape(-1) != self.ignore_index
         loss = self._per_token(student_logits, teacher_logits).reshape(-1).masked_fill(~counts, 0.0).sum()
@@ -40,9 +41,6 @@ class _TokenLoss(nn.Module):
 
 class ForwardKLLoss(_TokenLoss):
     """Cross entropy of the student under the teacher: the forward KL divergence without the teacher's own entropy.
-
-    Args:
-        ignore_index (int): label of tokens that don't count.
 
     Source: https://arxiv.org/abs/2402.03898 (DistiLLM), equation 2.
     """
@@ -54,13 +52,7 @@ class ForwardKLLoss(_TokenLoss):
 
 
 class ReverseKLLoss(_TokenLoss):
-    """KL divergence of the teacher from the student.
-
-    Args:
-        ignore_index (int): label of tokens that don't count.
-
-    Source: https://arxiv.org/abs/2306.08543 (MiniLLM).
-    """
+    """KL divergence of the teacher from the student. Source: https://arxiv.org/abs/2306.08543 (MiniLLM)."""
 
     def _per_token(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         student = F.log_softmax(student_logits.float(), dim=-1)
@@ -90,24 +82,19 @@ class SymmetricKLLoss(nn.Module):
         self._rkl = ReverseKLLoss(ignore_index)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, normalize: bool = True) -> Tensor:
-        """Compute the loss, in fp32.
-
-        Args:
-            student_logits (Tensor): ``[b, s, v]``.
-            teacher_logits (Tensor): ``[b, s, v]``.
-            labels (Tensor): ``[b, s]``; only whether they are ignored matters.
-            normalize (bool): the mean over tokens that count, not the sum.
-
-        Returns:
-            Tensor: a scalar; 0 if no token counts.
-        """
+        """The loss, in fp32; see :meth:`ForwardKLLoss.forward`."""
         forward = self._fkl(student_logits, teacher_logits, labels, normalize)
         reverse = self._rkl(student_logits, teacher_logits, labels, normalize)
         return self.sym_kd_ratio * forward + (1 - self.sym_kd_ratio) * reverse
 
 
 class _ChunkedLoss(nn.Module):
-    """One of the losses above, of logits that come in pieces."""
+    """One of the losses above, of logits that come in pieces.
+
+    Args:
+        num_output_chunks (int): pieces that the models are to return.
+        ignore_index (int): label of tokens that don't count.
+    """
 
     loss: nn.Module
 
@@ -117,28 +104,17 @@ class _ChunkedLoss(nn.Module):
         self.ignore_index = ignore_index
 
     def apply_compile_strategy(self, *args: Any, **kwargs: Any) -> _ChunkedLoss:
-        """Compile the loss of one piece.
-
-        Args:
-            *args (Any): of ``torch.compile``.
-            **kwargs (Any): of ``torch.compile``.
-
-        Returns:
-            _ChunkedLoss: itself.
-        """
+        """Compile the loss of one piece; see :meth:`SFTLoss.apply_compile_strategy`."""
         self.loss = torch.compile(self.loss, *args, **kwargs)  # type: ignore[assignment]
         return self
 
     def forward(self, student_logits: list[Tensor], teacher_logits: list[Tensor], labels: Tensor) -> Tensor:
-        """Compute the loss, upcasting one piece at a time.
+        """The mean over tokens that count, one piece upcast at a time; 0 if there are none.
 
         Args:
             student_logits (list[Tensor]): pieces ``[b, c, v]`` along the sequence.
             teacher_logits (list[Tensor]): pieces of the same lengths.
             labels (Tensor): ``[b, s]``; only whether they are ignored matters.
-
-        Returns:
-            Tensor: the mean over tokens that count; 0 if there are none.
         """
         total = (labels != self.ignore_index).sum().clamp(min=1)
         pieces = zip(student_logits, teacher_logits, split_labels(labels, student_logits), strict=True)
@@ -146,12 +122,7 @@ class _ChunkedLoss(nn.Module):
 
 
 class ForwardKLWithChunkedOutputLoss(_ChunkedLoss):
-    """:class:`ForwardKLLoss` of logits in pieces.
-
-    Args:
-        num_output_chunks (int): pieces that the models are to return.
-        ignore_index (int): label of tokens that don't count.
-    """
+    """:class:`ForwardKLLoss` of logits in pieces."""
 
     def __init__(self, num_output_chunks: int = 8, ignore_index: int = -100) -> None:
         super().__init__(num_output_chunks, ignore_index)
@@ -159,12 +130,7 @@ class ForwardKLWithChunkedOutputLoss(_ChunkedLoss):
 
 
 class ReverseKLWithChunkedOutputLoss(_ChunkedLoss):
-    """:class:`ReverseKLLoss` of logits in pieces.
-
-    Args:
-        num_output_chunks (int): pieces that the models are to return.
-        ignore_index (int): label of tokens that don't count.
-    """
+    """:class:`ReverseKLLoss` of logits in pieces."""
 
     def __init__(self, num_output_chunks: int = 8, ignore_index: int = -100) -> None:
         super().__init__(num_output_chunks, ignore_index)
@@ -175,9 +141,7 @@ class SymmetricKLWithChunkedOutputLoss(_ChunkedLoss):
     """:class:`SymmetricKLLoss` of logits in pieces.
 
     Args:
-        num_output_chunks (int): pieces that the models are to return.
         sym_kd_ratio (float): in [0, 1]; 1 is the forward loss.
-        ignore_index (int): label of tokens that don't count.
 
     Raises:
         ValueError: if the ratio is out of range.

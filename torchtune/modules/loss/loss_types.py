@@ -11,14 +11,7 @@ from torch import Tensor, nn
 
 
 def cross_entropy_sum(logits: Tensor, labels: Tensor, ignore_index: int, weights: Tensor | None = None) -> Tensor:
-    """Sum of the cross entropy, in fp32.
-
-    Args:
-        logits (Tensor): ``[n, v]``.
-        labels (Tensor): ``[n]``.
-        ignore_index (int): label of tokens that don't count.
-        weights (Tensor | None): factors on the tokens' losses, ``[n]``.
-    """
+    """Sum of the cross entropy of logits ``[n, v]`` and labels ``[n]``, in fp32, each times its token's weight."""
     if weights is None:
         return F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="sum")
     losses = F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="none")
@@ -38,15 +31,7 @@ class _Loss:
     """Hooks that every loss may override."""
 
     def apply_compile_strategy(self, *args: Any, **kwargs: Any) -> Any:
-        """Compile the part of the loss that gains by it.
-
-        Args:
-            *args (Any): of ``torch.compile``.
-            **kwargs (Any): of ``torch.compile``.
-
-        Returns:
-            Any: the loss itself.
-        """
+        """The loss itself, with the part that gains by it compiled; the arguments are those of ``torch.compile``."""
         self.forward: Any = torch.compile(self.forward, *args, **kwargs)  # type: ignore[has-type]
         return self
 
@@ -67,26 +52,20 @@ class SFTLoss(_Loss, ABC):
         return False
 
     def patch_tp_plan(self, tp_plan: Any) -> Any:
-        """Adapt a tensor-parallel plan to what the loss takes.
+        """The tensor-parallel plan, adapted to what the loss takes.
 
         Args:
             tp_plan (Any): module name to parallel style.
-
-        Returns:
-            Any: the plan.
         """
         return tp_plan
 
     @abstractmethod
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Compute the loss. Where it can weigh tokens, it takes ``weights`` ``[b, s]`` by keyword.
+        """The loss, a scalar. Where it can weigh tokens, it takes ``weights`` ``[b, s]`` by keyword.
 
         Args:
             outputs (Tensor): what the model returned.
             targets (Tensor): ``[b, s]`` token ids.
-
-        Returns:
-            Tensor: a scalar.
         """
 
 
@@ -102,7 +81,7 @@ class RLLoss(_Loss, ABC):
         advantages: Tensor,
         padding_masks: Tensor | None = None,
     ) -> Any:
-        """Compute the loss.
+        """The loss, and what else there is to log.
 
         Args:
             pi_old_outputs (Tensor): of the policy that sampled.
@@ -110,7 +89,4 @@ class RLLoss(_Loss, ABC):
             ref_outputs (Tensor): of the reference policy.
             advantages (Tensor): of the sampled sequences.
             padding_masks (Tensor | None): True where a token counts.
-
-        Returns:
-            Any: the loss, and what else there is to log.
         """

@@ -42,20 +42,9 @@ def is_nf4(tensor: Any) -> bool:
 
 
 def to_nf4(weight: Tensor, block_size: int = 64, scaler_block_size: int | None = None, **unknown: Any) -> Tensor:
-    """Quantize to NF4 with double quantization (QLoRA, https://arxiv.org/abs/2305.14314).
+    """A torchao ``NF4Tensor`` of a weight, with double quantization (QLoRA, https://arxiv.org/abs/2305.14314).
 
-    Args:
-        weight (Tensor): ``[out, in]``, any device.
-        block_size (int): weights that share a scale.
-        scaler_block_size (int | None): scales that share a scale of their own; None is 256, or what fits a small weight.
-        **unknown (Any): not accepted.
-
-    Returns:
-        Tensor: a torchao ``NF4Tensor``.
-
-    Raises:
-        TypeError: for unknown arguments.
-        ValueError: if the sizes do not divide.
+    ``block_size`` weights share a scale, ``scaler_block_size`` scales one of their own; None is 256, or what fits.
     """
     if unknown:
         raise TypeError(f"Unknown quantization arguments {sorted(unknown)}; known are block_size and scaler_block_size")
@@ -101,9 +90,7 @@ class _LinearNF4(torch.autograd.Function):
 
 
 def linear_nf4(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``[..., in] -> [..., out]`` with an NF4 weight ``[out, in]``, which gets no gradient and is dequantized anew in the
-    backward pass.
-    """
+    """``[..., in] -> [..., out]`` with an NF4 weight: without a gradient, dequantized anew in the backward pass."""
     if torch.compiler.is_compiling():
         # Plain operations on the tensors inside: the compiler fuses them, and recomputes them for the backward pass.
         return F.linear(x, dequantize(weight, x.dtype), bias)

@@ -42,12 +42,5 @@ class FrozenNF4Linear(nn.Linear):
             self.bias.requires_grad_(False)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Project ``input``.
-
-        Args:
-            input (Tensor): ``[..., in_dim]``.
-
-        Returns:
-            Tensor: ``[..., out_dim]``.
-        """
+        """Project the input: ``[..., in_dim] -> [..., out_dim]``."""
         return linear_nf4(input, self.weight, self.bias)

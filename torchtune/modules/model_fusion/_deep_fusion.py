@@ -56,7 +56,7 @@ class DeepFusionModel(_FusionModel):
         encoder_mask: Tensor | None = None,
         input_pos: Tensor | None = None,
     ) -> Tensor | list[Tensor]:
-        """Compute logits.
+        """What the decoder returns: logits ``[b, s, v]``.
 
         Args:
             tokens (Tensor): token ids ``[b, s]``.
@@ -64,9 +64,6 @@ class DeepFusionModel(_FusionModel):
             encoder_input (dict[str, Any] | None): arguments of the encoder; None uses what the KV caches hold.
             encoder_mask (Tensor | None): ``[b, s, t]``, which encoder outputs each token sees.
             input_pos (Tensor | None): position of each token.
-
-        Returns:
-            Tensor | list[Tensor]: what the decoder returns.
         """
         return self.decoder(
             tokens,

@@ -94,17 +94,13 @@ class EarlyFusionModel(_FusionModel):
         input_pos: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor | list[Tensor]:
-        """Compute logits.
+        """What the decoder returns: logits ``[b, s, v]``.
 
         Args:
             tokens (Tensor): token ids ``[b, s]``, with an encoder's token for each of its outputs.
             mask (_MaskType | None): which tokens each one sees.
             encoder_input (dict[str, dict[str, Any]] | None): arguments of each encoder.
             input_pos (Tensor | None): position of each token.
-            **kwargs (Any): ignored; deep fusion takes a mask of the encoder's outputs.
-
-        Returns:
-            Tensor | list[Tensor]: what the decoder returns.
 
         Raises:
             ValueError: for an unknown encoder, or more tokens than encoder outputs.

@@ -15,9 +15,6 @@ def get_fusion_params(model: nn.Module) -> dict[str, nn.Parameter]:
     Args:
         model (nn.Module): a model with modules that have ``fusion_params``.
 
-    Returns:
-        dict[str, nn.Parameter]: the parameters.
-
     Raises:
         AttributeError: if a module names a parameter that it doesn't have.
     """
@@ -91,14 +88,7 @@ class FusionLayer(_RenamedKeys):
     def setup_caches(
         self, batch_size: int, dtype: torch.dtype, *, encoder_max_seq_len: int, decoder_max_seq_len: int
     ) -> None:
-        """Make the KV caches of both layers.
-
-        Args:
-            batch_size (int): most sequences at once.
-            dtype (torch.dtype): of keys and values.
-            encoder_max_seq_len (int): most encoder outputs per sequence.
-            decoder_max_seq_len (int): most tokens per sequence.
-        """
+        """Make the KV caches of both layers; see :meth:`torchtune.modules.TransformerSelfAttentionLayer.setup_caches`."""
         for layer in (self.layer, self.fusion_layer):
             layer.setup_caches(  # type: ignore[operator]
                 batch_size, dtype, encoder_max_seq_len=encoder_max_seq_len, decoder_max_seq_len=decoder_max_seq_len
@@ -118,23 +108,11 @@ class FusionLayer(_RenamedKeys):
         self.fusion_layer.reset_cache()  # type: ignore[operator]
 
     def fusion_params(self) -> list[str]:
-        """Names of the fusion layer's parameters.
-
-        Returns:
-            list[str]: such as ``fusion_layer.attn.q_proj.weight``.
-        """
+        """Names of the fusion layer's parameters, such as ``fusion_layer.attn.q_proj.weight``."""
         return [f"fusion_layer.{name}" for name, _ in self.fusion_layer.named_parameters()]
 
     def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Apply both layers.
-
-        Args:
-            x (Tensor): ``[b, s, d]``.
-            **kwargs (Any): of both layers.
-
-        Returns:
-            Tensor: ``[b, s, d]``.
-        """
+        """Apply both layers, with the same further arguments: ``[b, s, d] -> [b, s, d]``."""
         first, second = (self.fusion_layer, self.layer) if self.fusion_first else (self.layer, self.fusion_layer)
         return second(first(x, **kwargs), **kwargs)
 
@@ -159,22 +137,11 @@ class FusionEmbedding(_RenamedKeys):
         self.embedding_dim = embed_dim
 
     def fusion_params(self) -> list[str]:
-        """Names of the parameters of the additional tokens.
-
-        Returns:
-            list[str]: ``fusion_embedding.weight``.
-        """
+        """Names of the parameters of the additional tokens: ``fusion_embedding.weight``."""
         return ["fusion_embedding.weight"]
 
     def forward(self, input: Tensor) -> Tensor:
-        """Embed tokens.
-
-        Args:
-            input (Tensor): ids ``[b, s]``.
-
-        Returns:
-            Tensor: ``[b, s, d]``.
-        """
+        """Embed token ids: ``[b, s] -> [b, s, d]``."""
         vocab_size = self.embedding.num_embeddings
         added = input >= vocab_size
         # Look up both and choose: shapes stay fixed, for torch.compile and for sharded embeddings.

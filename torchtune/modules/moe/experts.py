@@ -18,16 +18,12 @@ _NAMES = ("gate", "down", "up")
 
 
 def clamped_swiglu(gate: Tensor, up: Tensor, alpha: float = 1.702, limit: float = 7.0) -> Tensor:
-    """The gated activation of gpt-oss: both inputs bounded, the linear one moved by one.
+    """The gated activation of gpt-oss, both inputs bounded, the linear one moved by one: ``[..., h] -> [..., h]``.
 
     Args:
-        gate (Tensor): ``[..., h]``.
         up (Tensor): ``[..., h]``.
         alpha (float): steepness of the sigmoid.
         limit (float): bound of ``gate`` from above, of ``up`` on both sides.
-
-    Returns:
-        Tensor: ``[..., h]``.
 
     Source: https://arxiv.org/abs/2508.10925 (gpt-oss model card).
     """
@@ -120,14 +116,10 @@ class _Experts(nn.Module):
         return out + padded.repeat_interleave(torch.cat([counts, rest]), dim=0, output_size=x.shape[0])
 
     def forward(self, x: Tensor, num_tokens_per_expert: Tensor) -> Tensor:
-        """Apply each expert to its tokens.
+        """Apply each expert to its tokens: ``[n, dim] -> [n, dim]``, in the order of their experts.
 
         Args:
-            x (Tensor): tokens in the order of their experts, ``[n, dim]``.
-            num_tokens_per_expert (Tensor): how many of them each expert has, ``[num_experts]``.
-
-        Returns:
-            Tensor: ``[n, dim]``.
+            num_tokens_per_expert (Tensor): how many tokens each expert has, ``[num_experts]``.
         """
         gate, up = (self._project(x, name, num_tokens_per_expert) for name in ("gate", "up"))
         glu = self.glu or (swiglu if self.act_fn is F.silu else lambda gate, up: self.act_fn(gate) * up)
@@ -210,11 +202,7 @@ class LoRAGroupedExperts(_Experts):
             nn.init.zeros_(getattr(self, f"lora_{name}_b"))
 
     def adapter_params(self) -> list[str]:
-        """Names of the adapter's parameters.
-
-        Returns:
-            list[str]: ``lora_gate_a``, ``lora_gate_b``, and so on for down and up.
-        """
+        """Names of the adapter's parameters: ``lora_gate_a``, ``lora_gate_b``, and so on for down and up."""
         return [f"lora_{name}_{factor}" for name in _NAMES for factor in "ab"]
 
     def _project(self, x: Tensor, name: str, counts: Tensor) -> Tensor:

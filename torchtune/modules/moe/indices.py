@@ -11,7 +11,7 @@ __all__ = ["generate_permute_indices"]
 def generate_permute_indices(
     tokens_per_expert_group: Tensor, experts_per_rank: int, num_ranks: int, alignment: int, use_cpu: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Where to find each expert's tokens among those received from all ranks.
+    """The places of each expert's tokens among those received from all ranks, and the size of each expert's list; int32.
 
     Tokens arrive sorted by sending rank, then by expert. The result lists them by expert, then by rank, each expert's
     list filled up with -1 to a multiple of ``alignment``.
@@ -22,9 +22,6 @@ def generate_permute_indices(
         num_ranks (int): ranks that send.
         alignment (int): of the size of each expert's list.
         use_cpu (bool): compute on the CPU; the result is on the input's device all the same.
-
-    Returns:
-        tuple[Tensor, Tensor]: indexes of tokens, and the size of each expert's list, int32 ``[experts_per_rank]``.
     """
     device = tokens_per_expert_group.device
     counts = tokens_per_expert_group.to("cpu" if use_cpu else device).long()

@@ -26,14 +26,10 @@ class TokenChoiceTopKRouter(nn.Module):
         self.experts_per_token = experts_per_token
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose experts.
+        """The choices in the order of their experts: weights and indexes of tokens; and how many each expert got.
 
         Args:
             x (Tensor): tokens ``[n, dim]``.
-
-        Returns:
-            tuple[Tensor, Tensor, Tensor]: for the ``n * experts_per_token`` choices in the order of their experts, the
-            weight and the index of the token, and how many choices each expert got, ``[num_experts]``.
         """
         weights, experts = self._choose(self.gate(x))
         weights = weights.to(x.dtype).view(-1)
@@ -93,14 +89,7 @@ class MoE(nn.Module):
         self.weigh_outputs = weigh_outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the chosen experts, and the shared one.
-
-        Args:
-            x (Tensor): ``[b, s, d]``.
-
-        Returns:
-            Tensor: ``[b, s, d]``.
-        """
+        """Apply the chosen experts, and the shared one: ``[b, s, d] -> [b, s, d]``."""
         tokens = x.reshape(-1, x.shape[-1])
         weights, indexes, counts = self.router(tokens)
         weights, chosen = weights.unsqueeze(1), tokens[indexes]

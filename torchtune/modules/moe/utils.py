@@ -11,11 +11,7 @@ use_grouped_mm = True
 
 
 def should_use_grouped_mm() -> bool:
-    """Whether torch has a fast grouped matrix product for this device.
-
-    Returns:
-        bool: True on CUDA devices of compute capability 9.0 on, unless ``use_grouped_mm`` is False.
-    """
+    """Whether torch has a fast grouped matrix product for this device, from compute capability 9.0 on, and may use it."""
     return (
         use_grouped_mm
         and hasattr(F, "grouped_mm")

@@ -44,13 +44,10 @@ def _adapter_modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 
 
 def get_adapter_params(model: nn.Module) -> dict[str, nn.Parameter]:
-    """All parameters of adapters, by their name in the model.
+    """All parameters of adapters, by their name in the model and in its order.
 
     Args:
         model (nn.Module): a model with modules that have ``adapter_params``.
-
-    Returns:
-        dict[str, nn.Parameter]: the parameters, in the model's order.
 
     Raises:
         AttributeError: if a module names a parameter that it doesn't have.
@@ -82,15 +79,12 @@ def set_trainable_params(model: nn.Module, adapter_params: dict[str, Any] | set[
 def get_lora_module_names(
     lora_attn_modules: list[LORA_ATTN_MODULES], apply_lora_to_mlp: bool, apply_lora_to_output: bool
 ) -> list[str]:
-    """Names of the layers that get an adapter.
+    """The names of the layers that get an adapter, such as ``["q_proj", "v_proj", "w1", "w2", "w3", "output"]``.
 
     Args:
         lora_attn_modules (list[LORA_ATTN_MODULES]): of the attention.
         apply_lora_to_mlp (bool): whether those of the feed-forward layer do.
         apply_lora_to_output (bool): whether the output layer does.
-
-    Returns:
-        list[str]: such as ``["q_proj", "v_proj", "w1", "w2", "w3", "output"]``.
     """
     mlp = ["w1", "w2", "w3"] if apply_lora_to_mlp else []
     return [*lora_attn_modules, *mlp, *(["output"] if apply_lora_to_output else [])]
@@ -102,9 +96,6 @@ def get_adapter_state_dict(state_dict: dict[str, Any], device: str | None = "cpu
     Args:
         state_dict (dict[str, Any]): a model's.
         device (str | None): where to put the tensors; None leaves them where they are.
-
-    Returns:
-        dict[str, Any]: the entries of LoRA and DoRA parameters.
     """
     return {
         key: value if device is None else value.to(device) for key, value in state_dict.items() if is_adapter_key(key)
@@ -123,7 +114,7 @@ def _merged_linear(base: Tensor, a: Tensor, b: Tensor, magnitude: Tensor | None,
 def get_merged_lora_ckpt(
     state_dict: dict[str, Any], rank: int, alpha: float, use_distributed_barriers: bool = False
 ) -> dict[str, Any]:
-    """Merge LoRA and DoRA weights into the base weights of a state dict.
+    """The state dict, changed in place, with LoRA and DoRA weights merged into the base model's.
 
     Args:
         state_dict (dict[str, Any]): a model's; its adapter entries are removed.
@@ -131,9 +122,6 @@ def get_merged_lora_ckpt(
         alpha (float): its scale is ``alpha / rank``.
         use_distributed_barriers (bool): wait for the other ranks after each weight; needed where the weights are
             sharded and merging one is a collective.
-
-    Returns:
-        dict[str, Any]: the same dict, which now has the base model's keys.
 
     Raises:
         KeyError: if a base weight or one half of an adapter is missing.
@@ -199,14 +187,10 @@ def validate_missing_and_unexpected_for_lora(
     """Check that base weights and adapter together are the whole model.
 
     Args:
-        lora_attn_modules (list[LORA_ATTN_MODULES] | None): not needed any more: keys say whether they are an adapter's.
-        apply_lora_to_mlp (bool | None): not needed any more.
-        apply_lora_to_output (bool | None): not needed any more.
+        lora_attn_modules, apply_lora_to_mlp, apply_lora_to_output: not needed: keys say whether they are an adapter's.
         state_dict_keys (list[str] | None): the model's adapter keys, where known: anything else is a base key.
-        base_missing (list[str] | None): keys that the base checkpoint lacked.
-        base_unexpected (list[str] | None): keys that only the base checkpoint has.
-        lora_missing (list[str] | None): keys that the adapter checkpoint lacked.
-        lora_unexpected (list[str] | None): keys that only the adapter checkpoint has.
+        base_missing, base_unexpected (list[str] | None): keys that the base checkpoint lacked, that only it has.
+        lora_missing, lora_unexpected (list[str] | None): likewise for the adapter checkpoint.
 
     Raises:
         RuntimeError: naming the keys; it is an ``AssertionError`` too.

@@ -32,13 +32,10 @@ class VisionCrossAttentionMask(Transform):
         self.image_token_id = image_token_id
 
     def intervals(self, tokens: Sequence[int]) -> list[tuple[int, int]]:
-        """For each image token, where the text that sees it begins and ends.
+        """The places ``(begin, end)`` of the text that sees each image token, in order; ``end`` is exclusive.
 
         Args:
             tokens: ids of the text, images as ``image_token_id``.
-
-        Returns:
-            ``(begin, end)`` for each image token, in order; ``end`` is exclusive.
         """
         starts = [i for i, token in enumerate(tokens) if token == self.image_token_id]
         intervals: list[tuple[int, int]] = []
@@ -50,14 +47,9 @@ class VisionCrossAttentionMask(Transform):
         return intervals
 
     def __call__(self, sample: Mapping[str, Any], inference: bool = False) -> Mapping[str, Any]:
-        """Adds the masks of a sample.
+        """The sample with ``encoder_mask``: for each image booleans ``[s, n_tiles * (patches_per_tile + 1)]``.
 
-        Args:
-            sample: with ``tokens``, and ``encoder_input``, whose ``images`` are tiles ``[n_tiles, c, h, w]``.
-            inference: no difference here.
-
-        Returns:
-            The sample with ``encoder_mask``: for each image booleans ``[s, n_tiles * (patches_per_tile + 1)]``.
+        It has ``tokens``, and ``encoder_input``, whose ``images`` are tiles ``[n_tiles, c, h, w]``.
 
         Raises:
             ValueError: if there are not as many image tokens as images.

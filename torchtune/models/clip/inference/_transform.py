@@ -14,16 +14,9 @@ if TYPE_CHECKING:
 
 
 class CLIPImageTransform(_transform.CLIPImageTransform):
-    """Image to tiles, in float32. The arguments are those of :class:`torchtune.models.clip.CLIPImageTransform`.
+    """Image to tiles, in float32; for its arguments see :class:`torchtune.models.clip.CLIPImageTransform`.
 
     Args:
-        image_mean: of each channel, taken off; None for no normalization.
-        image_std: of each channel, divided by.
-        possible_resolutions: canvases in pixels; None for all of up to ``max_num_tiles`` tiles.
-        tile_size: pixels of a tile's side.
-        max_num_tiles: most tiles of an image.
-        resample: how to resize.
-        resize_to_max_canvas: enlarge images as far as the canvases allow.
         antialias: smooth when making an image smaller.
     """
 
@@ -51,13 +44,5 @@ class CLIPImageTransform(_transform.CLIPImageTransform):
         self.antialias = antialias
 
     def __call__(self, *, image: PIL.Image.Image | torch.Tensor, **kwargs: Any) -> Mapping[str, Any]:  # type: ignore[override]
-        """Tiles of one image.
-
-        Args:
-            image: a PIL image, or a tensor ``[c, h, w]``.
-            **kwargs: given back as they are.
-
-        Returns:
-            ``image`` ``[n_tiles, c, tile_size, tile_size]``, ``aspect_ratio`` ``[2]``, and ``kwargs``.
-        """
+        """Tiles ``[n_tiles, c, tile_size, tile_size]`` of one image, ``aspect_ratio`` ``[2]``, and ``kwargs`` as they are."""
         return super().__call__({"image": image, **kwargs})

@@ -174,19 +174,9 @@ class ChatTokenizer:
     def tokenize_chat(
         self, messages: list[Message], *, tools: Any = None, add_end_tokens: bool = True, **plain_options: Any
     ) -> ChatTokens:
-        """Encodes a conversation and keeps who owns each token.
+        """The tokens of a conversation with their owners, cut to ``max_seq_len``; see :meth:`tokenize_messages`.
 
-        Args:
-            messages: the conversation.
-            tools: function schemas in OpenAI form, or None.
-            add_end_tokens: False leaves the last turn open, for the model to go on.
-            **plain_options: what else the family's plain format knows.
-
-        Returns:
-            The tokens with their owners, cut to ``max_seq_len``.
-
-        Raises:
-            ValueError: if there are no messages, or the family cannot express one of them.
+        ``plain_options`` are what else the family's plain format knows.
         """
         if not messages:
             raise ValueError(f"{type(self).__name__}: the conversation has no messages; expected at least one.")
@@ -215,15 +205,12 @@ class ChatTokenizer:
     def tokenize_messages(
         self, messages: list[Message], *, tools: Any = None, add_end_tokens: bool = True
     ) -> tuple[list[int], list[bool]]:
-        """Encodes a conversation.
+        """The token ids of a conversation, and a mask that is True where a token is not trained.
 
         Args:
             messages: the conversation.
             tools: function schemas in OpenAI form, or None.
             add_end_tokens: False leaves the last turn open, for the model to go on.
-
-        Returns:
-            Token ids, and a mask that is True where a token is not trained.
 
         Raises:
             ValueError: if there are no messages, or the family cannot express one of them.
@@ -234,14 +221,8 @@ class ChatTokenizer:
     def __call__(self, sample: MutableMapping[str, Any], inference: bool = False) -> Mapping[str, Any]:
         """Takes ``messages`` and ``tools`` out of a sample and puts ``tokens`` and ``mask`` in.
 
-        Where some tokens count more or less than others, ``loss_weights`` says how much each does.
-
-        Args:
-            sample: a sample with ``messages``, and ``tools`` where it has any.
-            inference: True to leave the last turn open.
-
-        Returns:
-            The sample.
+        Where some tokens count more or less than others, ``loss_weights`` says how much each does. ``inference`` leaves the
+        last turn open.
         """
         messages, tools = sample.pop("messages"), sample.pop("tools", None)
         chat = self.tokenize_chat(messages, tools=tools, add_end_tokens=not inference)
@@ -252,14 +233,11 @@ class ChatTokenizer:
         return sample
 
     def prompt_tokens(self, messages: list[Message], *, tools: Any = None) -> list[int]:
-        """Encodes a conversation in the official format, with the prompt for the model's next turn.
+        """The ids of a conversation in the official format, with the prompt for the model's next turn; nothing is cut.
 
         Args:
             messages: the conversation so far.
             tools: function schemas in OpenAI form, or None.
-
-        Returns:
-            Token ids, as long as they come: nothing is cut.
         """
         return self._encode_segments(self._render(messages, tools, True)).tokens
 
@@ -270,15 +248,12 @@ class ChatTokenizer:
         return list(dict.fromkeys([*(ids[text] for text in self.format.stop if text in ids), *self.stop_tokens]))
 
     def parse_tokens(self, ids: Sequence[int], *, tools: Any = None) -> ParsedMessage:
-        """Reads a turn back from the ids that the model emitted.
+        """The turn that the model emitted: text, reasoning, calls, and calls that could not be read. It never raises on these.
 
         Args:
             ids: token ids, with or without the end token and padding behind it.
             tools: function schemas in OpenAI form; formats that write argument values as raw text take their types
                 from them.
-
-        Returns:
-            The turn: text, reasoning, calls, and calls that could not be read. It never raises on what the model emitted.
         """
         return self.format.parse(self.to_segments(ids), tools)
 

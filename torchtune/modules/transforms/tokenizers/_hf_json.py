@@ -8,13 +8,10 @@ from torchtune.utils._paths import tokenizer_file
 
 
 def parse_hf_tokenizer_json(tokenizer_json_path: str) -> dict[str, int]:
-    """Reads the control tokens of a Hugging Face tokenizer.
+    """The ids of a Hugging Face tokenizer's control tokens (``added_tokens``) by their text.
 
     Args:
         tokenizer_json_path: the ``tokenizer.json``.
-
-    Returns:
-        Ids of the added tokens by their text.
 
     Raises:
         FileNotFoundError: if the file does not exist.

@@ -94,15 +94,12 @@ class HuggingFaceBaseTokenizer:
         return self.eos_id if found is None else found
 
     def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
-        """Encodes a text as plain text, whatever it looks like.
+        """The token ids of a text as plain text, whatever it looks like.
 
         Args:
             text: the text.
             add_bos: True to put BOS before it, where the model has one.
             add_eos: True to put EOS after it, where the model has one.
-
-        Returns:
-            Token ids.
         """
         ids = self._encode_plain(text)
         if add_bos and self.bos_id is not None:
@@ -112,13 +109,10 @@ class HuggingFaceBaseTokenizer:
         return ids
 
     def decode(self, token_ids: list[int]) -> str:
-        """Decodes token ids; control tokens give no text.
+        """The text of token ids; control tokens give none.
 
         Args:
             token_ids: ids to decode.
-
-        Returns:
-            The text.
         """
         return self.tokenizer.decode(token_ids)
 
@@ -237,29 +231,16 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
         return self.base_tokenizer.vocab_size
 
     def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
-        """Encodes a text, in which nothing becomes a control token; see :meth:`HuggingFaceBaseTokenizer.encode`."""
         return self.base_tokenizer.encode(text, add_bos=add_bos, add_eos=add_eos)
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
-        """Decodes token ids.
-
-        Args:
-            token_ids: ids to decode.
-            skip_special_tokens: True to leave out control tokens.
-
-        Returns:
-            The text.
-        """
         return self.base_tokenizer.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
     def extract_top_level_variables(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Gives what a chat template may see of a tokenizer's config.
+        """What a chat template may see of a tokenizer's config: texts, numbers and flags by name; a token's object is its text.
 
         Args:
             config: the content of a ``tokenizer_config.json``.
-
-        Returns:
-            Texts, numbers and flags by name; a token written as an object is its text.
         """
         flat = {name: _token_text(value) if name.endswith("_token") else value for name, value in config.items()}
         return {
@@ -269,15 +250,12 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
         }
 
     def render_template(self, messages: list[dict[str, Any]], add_eos: bool = True, *, tools: Any = None) -> str:
-        """Renders messages in OpenAI form.
+        """The text of a conversation.
 
         Args:
-            messages: the conversation.
+            messages: the conversation in OpenAI form.
             add_eos: True for a whole conversation, False to have it end in the prompt for the model's next turn.
             tools: function schemas in OpenAI form, or None.
-
-        Returns:
-            The text.
 
         Raises:
             ValueError: if the template refuses the conversation.
@@ -293,20 +271,11 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
         tools: Any = None,
         add_end_tokens: bool = True,
     ) -> tuple[list[int], list[bool]]:
-        """Encodes a conversation by the model's chat template.
+        """As of the other tokenizers; an error also where the template leaves out a part of the conversation.
 
         Args:
-            messages: the conversation.
-            add_eos: False leaves the last turn open, for the model to go on.
+            add_eos: the same as ``add_end_tokens``.
             max_seq_len: length that it is cut to; the tokenizer's own by default.
-            tools: function schemas in OpenAI form, or None.
-            add_end_tokens: the same as ``add_eos``, as the other tokenizers call it.
-
-        Returns:
-            Token ids, and a mask that is True where a token is not trained.
-
-        Raises:
-            ValueError: if there are no messages, or the template refuses the conversation or leaves out a part of it.
         """
         own = self.max_seq_len
         self.max_seq_len = own if max_seq_len is None else max_seq_len

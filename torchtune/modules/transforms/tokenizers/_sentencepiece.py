@@ -40,7 +40,7 @@ class SentencePieceBaseTokenizer:
         trim_leading_whitespace: bool = False,
         prefix: str | None = None,
     ) -> list[int]:
-        """Encodes a text.
+        """The token ids of a text.
 
         Args:
             text: the text.
@@ -50,9 +50,6 @@ class SentencePieceBaseTokenizer:
                 goes on a word or a line.
             prefix: what to encode before the text, and take off again, to have that space left out; a line break by
                 default.
-
-        Returns:
-            Token ids.
         """
         if not trim_leading_whitespace:
             ids = self.spm_model.encode(text)
@@ -64,12 +61,9 @@ class SentencePieceBaseTokenizer:
         return [*([self.bos_id] if add_bos else []), *ids, *([self.eos_id] if add_eos else [])]
 
     def decode(self, ids: list[int]) -> str:
-        """Decodes token ids; control tokens give no text.
+        """The text of token ids; control tokens give none.
 
         Args:
             ids: token ids.
-
-        Returns:
-            The text.
         """
         return self.spm_model.decode(ids)

@@ -43,15 +43,12 @@ class TikTokenBaseTokenizer:
         self.eos_id = eos_id
 
     def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
-        """Encodes a text as plain text, whatever it looks like.
+        """The token ids of a text as plain text, whatever it looks like.
 
         Args:
             text: the text; the empty text gives no tokens at all, BOS and EOS included.
             add_bos: True to put BOS before it.
             add_eos: True to put EOS after it.
-
-        Returns:
-            Token ids.
         """
         if not text:
             return []
@@ -72,14 +69,11 @@ class TikTokenBaseTokenizer:
         return [token for piece in split_long_text(text) for token in self.tt_model.encode_ordinary(piece)]
 
     def decode(self, token_ids: list[int], truncate_at_eos: bool = True) -> str:
-        """Decodes token ids, control tokens included.
+        """The text of token ids, control tokens included; bytes that are no UTF-8 become U+FFFD.
 
         Args:
             token_ids: ids to decode.
             truncate_at_eos: True to stop before the first EOS.
-
-        Returns:
-            The text; bytes that are no UTF-8 become U+FFFD.
         """
         if truncate_at_eos and self.eos_id in token_ids:
             token_ids = token_ids[: token_ids.index(self.eos_id)]

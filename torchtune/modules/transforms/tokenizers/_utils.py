@@ -15,19 +15,16 @@ class BaseTokenizer(Protocol):
     """Text to token ids and back."""
 
     def encode(self, text: str, **kwargs: dict[str, Any]) -> list[int]:
-        """Gives the token ids of a text.
+        """The token ids of a text.
 
         Args:
             text: the text.
             kwargs: options of the tokenizer, such as ``add_bos`` and ``add_eos``.
-
-        Returns:
-            Token ids.
         """
         ...
 
     def decode(self, token_ids: list[int], **kwargs: dict[str, Any]) -> str:
-        """Gives the text of token ids.
+        """The text of token ids.
 
         Args:
             token_ids: the ids.
@@ -43,14 +40,11 @@ class ModelTokenizer(Protocol):
     max_seq_len: int | None
 
     def tokenize_messages(self, messages: list[Message], **kwargs: dict[str, Any]) -> tuple[list[int], list[bool]]:
-        """Gives the token ids of a conversation, and a mask that is True where a token is not trained.
+        """The token ids of a conversation, and a mask of the same length that is True where a token is not trained.
 
         Args:
             messages: the conversation, in order.
             kwargs: options of the tokenizer, such as ``tools``.
-
-        Returns:
-            Ids and mask, of the same length.
         """
         ...
 
@@ -63,7 +57,7 @@ def tokenize_messages_no_special_tokens(
     eos_id: int | None = None,
     truncation_type: str = "right",
 ) -> tuple[list[int], list[bool]]:
-    """Encodes a conversation as bare text, with BOS before a turn and EOS after each answer.
+    """The token ids of a conversation as bare text, with BOS before a turn and EOS after each answer; and a mask.
 
     A turn is all up to and including an assistant message. Messages within a turn join as running text: white space
     that SentencePiece would put before a message is left out, unless the one before ended in a space.
@@ -75,9 +69,6 @@ def tokenize_messages_no_special_tokens(
         bos_id: id to begin each turn with, or None.
         eos_id: id to end each answer with, or None.
         truncation_type: the side to cut at ``tokenizer.max_seq_len``, "right" or "left".
-
-    Returns:
-        Token ids, and a mask that is True where a token is not trained.
 
     Raises:
         ValueError: if a message holds anything but text.

@@ -10,16 +10,13 @@ import torch
 def get_canvas_best_fit(
     image: torch.Tensor, possible_resolutions: torch.Tensor, resize_to_max_canvas: bool
 ) -> tuple[int, int]:
-    """Choose the canvas on which an image is distorted and padded least.
+    """The canvas, height and width in pixels, on which an image is distorted and padded least.
 
     Args:
         image: ``[..., h, w]``.
         possible_resolutions: canvases in pixels, ``[n, 2]``, height first.
         resize_to_max_canvas: True takes the canvas on which the image gets largest; False the one on which it is
             enlarged least, and where it fits on none, made smaller least.
-
-    Returns:
-        Height and width of the canvas in pixels.
     """
     height, width = image.shape[-2:]
     return best_canvas(height, width, possible_resolutions.tolist(), resize_to_max_canvas)
@@ -41,14 +38,11 @@ def best_canvas(
 
 
 def find_supported_resolutions(max_num_tiles: int, tile_size: int) -> list[tuple[int, int]]:
-    """List every canvas of at most ``max_num_tiles`` tiles.
+    """All canvases of at most ``max_num_tiles`` tiles, height and width in pixels, those of most tiles first.
 
     Args:
         max_num_tiles: most tiles of a canvas.
         tile_size: pixels of a tile's side.
-
-    Returns:
-        Height and width of each canvas in pixels, those of most tiles first.
     """
     return [
         (rows * tile_size, tiles // rows * tile_size)

@@ -8,15 +8,12 @@ import math
 def get_inscribed_size(
     image_size: tuple[int, int], target_size: tuple[int, int], max_size: int | None
 ) -> tuple[int, int]:
-    """Compute the largest size of an image within a canvas that keeps its proportions.
+    """The largest height and width, in pixels, of an image within a canvas that keeps its proportions.
 
     Args:
         image_size: height and width of the image in pixels.
         target_size: height and width of the canvas.
         max_size: no side is enlarged beyond this; None is up to the canvas.
-
-    Returns:
-        Height and width in pixels.
     """
     limits = list(target_size)
     if max_size is not None:

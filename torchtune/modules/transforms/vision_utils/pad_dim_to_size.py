@@ -6,16 +6,13 @@ import torch
 
 
 def pad_dim_to_size(input: torch.Tensor, size: int, dim: int, *, fill: float = 0.0) -> torch.Tensor:
-    """Pad a dimension at its end.
+    """The tensor with a dimension padded at its end.
 
     Args:
         input: any tensor.
         size: of the dimension after it.
         dim: the dimension.
         fill: what to pad with.
-
-    Returns:
-        The padded tensor.
 
     Raises:
         ValueError: if the dimension is larger than ``size``.

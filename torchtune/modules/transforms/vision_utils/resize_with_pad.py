@@ -37,7 +37,7 @@ def resize_with_pad(
     max_size: int | None = None,
     antialias: bool = True,
 ) -> torch.Tensor:
-    """Resize an image to fit on a canvas without distortion, and fill the right and the bottom with zeros.
+    """The image ``[c, *target_size]``, resized to fit without distortion; the right and the bottom are filled with zeros.
 
     Args:
         image: ``[c, h, w]``.
@@ -45,9 +45,6 @@ def resize_with_pad(
         resample: ``"bilinear"``, ``"bicubic"``, ``"nearest"``, ``"nearest-exact"``, or torchvision's enum of them.
         max_size: no side is enlarged beyond this; None is up to the canvas.
         antialias: smooth when making it smaller.
-
-    Returns:
-        ``[c, *target_size]``.
 
     Raises:
         ValueError: for another ``resample``.

@@ -6,14 +6,11 @@ import torch
 
 
 def tile_crop(image: torch.Tensor, tile_size: int) -> torch.Tensor:
-    """Cut an image into tiles, row by row.
+    """The tiles of an image, row by row, ``[n_tiles, c, tile_size, tile_size]``.
 
     Args:
         image: ``[c, h, w]``, with sides that are multiples of ``tile_size``.
         tile_size: pixels of a tile's side.
-
-    Returns:
-        ``[n_tiles, c, tile_size, tile_size]``.
 
     Raises:
         ValueError: if a side is no multiple of ``tile_size``.
