@@ -5,6 +5,7 @@ The mechanics are here, the facts in ``_key_maps``.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,21 +71,13 @@ class UnexpectedKey(KeyError):
 
 @dataclass(frozen=True)
 class HeadSizes:
-    """Sizes that reordering and splitting need.
-
-    Args:
-        num_heads (int): query heads.
-        num_kv_heads (int): key and value heads.
-        dim (int): embedding size.
-        head_dim (int | None): size of a head; None is ``dim // num_heads``.
-        num_experts (int | None): experts per layer, which only PEFT's adapters of experts need.
-    """
+    """Sizes that reordering and splitting need."""
 
     num_heads: int
     num_kv_heads: int
     dim: int
-    head_dim: int | None = None
-    num_experts: int | None = None
+    head_dim: int | None = None  # None is dim // num_heads
+    num_experts: int | None = None  # per layer, which only PEFT's adapters of experts need
 
     @property
     def size(self) -> int:
@@ -147,6 +140,12 @@ def convert_to_tune(
                 piece = reorder_rows(piece, part, sizes, to_tune=True)
             converted[part] = piece
     return converted | {key: _stack(key, matrices) for key, matrices in experts.items()}
+
+
+def to_conv(weight: torch.Tensor) -> torch.Tensor:
+    """The weight of a convolution over patches from that of a linear layer: ``[d, 3 * p * p] -> [d, 3, p, p]``."""
+    side = math.isqrt(weight.shape[1] // 3)
+    return weight.reshape(-1, 3, side, side)
 
 
 def _stack(key: str, matrices: dict[int, torch.Tensor]) -> torch.Tensor:

@@ -47,42 +47,7 @@ def scale_hidden_dim_for_mlp(dim: int, multiple_of: int = 256) -> int:
 
 @dataclass(frozen=True)
 class DecoderSpec:
-    """Sizes and options of one dense decoder.
-
-    Args:
-        vocab_size (int): rows of the token embedding.
-        num_layers (int): number of layers.
-        num_heads (int): query heads.
-        num_kv_heads (int): key and value heads; divides ``num_heads``.
-        embed_dim (int): size of a token's vector.
-        intermediate_dim (int): hidden size of the feed-forward layer.
-        max_seq_len (int): longest input, and size of RoPE and KV caches.
-        rope (Callable[..., nn.Module]): makes the positional embedding from ``dim`` and ``max_seq_len``.
-        head_dim (int | None): size of one head; None is ``embed_dim // num_heads``.
-        attn_dropout (float): dropout in attention.
-        norm_eps (float): epsilon of every norm.
-        qkv_bias (tuple[bool, bool, bool]): whether q, k, v have a bias.
-        output_bias (bool): whether the projection after attention has a bias.
-        qk_norm (tuple[bool, bool]): whether q, k are normalized per head before RoPE.
-        layer_rope (Callable[[int], Callable[..., nn.Module] | None] | None): from a layer's index, what makes its
-            positional embedding, None for none; where layers differ. Those of one maker share one.
-        activation (Callable[[], nn.Module]): of the feed-forward layer.
-        norm (Callable[..., nn.Module]): norm layer, from ``dim`` and ``eps``.
-        final_norm (Callable[..., nn.Module] | None): the last norm, where it is another one.
-        embedding (Callable[..., nn.Embedding]): token embedding.
-        attention (Mapping[str, Any]): further arguments of the attention layers.
-        mask_mod (Callable[[int], Callable | None] | None): from a layer's index, its change of the mask.
-        wrap_layer (Callable[[int, nn.Module], nn.Module] | None): from a layer's index and the layer, what stands in its
-            place.
-        feed_forward (Callable[[DecoderSpec, Adapter, int], nn.Module] | None): builds the feed-forward layer of a layer,
-            by its index, where it isn't the gated one.
-        residual_scale (float | None): factor of what attention and feed-forward layers add (Granite).
-        post_norms (bool): norms after attention and after the feed-forward layer too (Gemma 2).
-        tie_word_embeddings (bool): the output layer uses the embedding's weights.
-        output_wrapper (Callable | None): put around the output layer.
-        num_classes (int | None): size of the output where it is a classifier's, not the vocabulary.
-        nf4_frozen (frozenset[str]): which linear layers without adapter are NF4 in a quantized model.
-    """
+    """Sizes and options of one dense decoder."""
 
     vocab_size: int
     num_layers: int
@@ -90,28 +55,31 @@ class DecoderSpec:
     num_kv_heads: int
     embed_dim: int
     intermediate_dim: int
-    max_seq_len: int
-    rope: Callable[..., nn.Module]
-    head_dim: int | None = None
+    max_seq_len: int  # longest input, and size of RoPE and KV caches
+    rope: Callable[..., nn.Module]  # makes the positional embedding from dim and max_seq_len
+    head_dim: int | None = None  # None is embed_dim // num_heads
     attn_dropout: float = 0.0
     norm_eps: float = 1e-5
     qkv_bias: tuple[bool, bool, bool] = (False, False, False)
-    output_bias: bool = False
-    qk_norm: tuple[bool, bool] = (False, False)
+    output_bias: bool = False  # of the projection after attention
+    qk_norm: tuple[bool, bool] = (False, False)  # normalize q, k per head before RoPE
+    # From a layer's index, what makes its positional embedding, where layers differ; those of one maker share one.
     layer_rope: Callable[[int], Callable[..., nn.Module] | None] | None = None
     activation: Callable[[], nn.Module] = nn.SiLU
-    norm: Callable[..., nn.Module] = RMSNorm
-    final_norm: Callable[..., nn.Module] | None = None
+    norm: Callable[..., nn.Module] = RMSNorm  # from dim and eps
+    final_norm: Callable[..., nn.Module] | None = None  # where it is another one
     embedding: Callable[..., nn.Embedding] = nn.Embedding
-    attention: Mapping[str, Any] = field(default_factory=dict)
-    mask_mod: Callable[[int], Callable[..., Any] | None] | None = None
-    wrap_layer: Callable[[int, nn.Module], nn.Module] | None = None
+    attention: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the attention layers
+    mask_mod: Callable[[int], Callable[..., Any] | None] | None = None  # from a layer's index, its change of the mask
+    wrap_layer: Callable[[int, nn.Module], nn.Module] | None = None  # what stands in a layer's place
+    # Builds the feed-forward layer of a layer, by its index, where it isn't the gated one.
     feed_forward: Callable[[DecoderSpec, Adapter, int], nn.Module] | None = None
-    residual_scale: float | None = None
-    post_norms: bool = False
+    residual_scale: float | None = None  # factor of what attention and feed-forward layers add (Granite)
+    post_norms: bool = False  # norms after attention and after the feed-forward layer too (Gemma 2)
     tie_word_embeddings: bool = False
-    output_wrapper: Callable[[Any], Any] | None = None
-    num_classes: int | None = None
+    output_wrapper: Callable[[Any], Any] | None = None  # put around the output layer
+    num_classes: int | None = None  # size of the output where it is a classifier's
+    # Which linear layers without adapter are NF4 in a quantized model.
     nf4_frozen: frozenset[str] = field(default_factory=lambda: frozenset((*_ATTN_NAMES, *_MLP_NAMES)))
 
     @property
@@ -149,25 +117,15 @@ def plain_spec(
 
 @dataclass(frozen=True)
 class Adapter:
-    """Which linear layers get an adapter, and of which kind.
+    """Which linear layers get an adapter, and of which kind."""
 
-    Args:
-        targets (frozenset[str]): names of layers: q_proj, k_proj, v_proj, output_proj, w1, w2, w3, output.
-        rank (int): rank of the low-rank update.
-        alpha (float): its scale is ``alpha / rank``.
-        dropout (float): dropout before the update.
-        use_dora (bool): DoRA, not LoRA.
-        quantize_base (bool): keep base weights in NF4.
-        quantization (dict[str, Any]): further arguments of the NF4 conversion.
-    """
-
-    targets: frozenset[str]
+    targets: frozenset[str]  # q_proj, k_proj, v_proj, output_proj, w1, w2, w3, output
     rank: int
     alpha: float
     dropout: float = 0.0
     use_dora: bool = False
     quantize_base: bool = False
-    quantization: dict[str, Any] = field(default_factory=dict)
+    quantization: dict[str, Any] = field(default_factory=dict)  # further arguments of the NF4 conversion
 
     @classmethod
     def of(
@@ -291,10 +249,6 @@ def gated_mlp(
     )
 
 
-def _make_rope(spec: DecoderSpec, maker: Callable[..., nn.Module] | None) -> nn.Module | None:
-    return maker(dim=spec.head_size, max_seq_len=spec.max_seq_len) if maker else None
-
-
 def _token_embedding(make: Callable[..., nn.Embedding], rows: int, columns: int) -> nn.Embedding:
     """A token embedding. On the meta device without first values, for whose sake torch would import its compiler (1 s)."""
     weight = torch.empty(rows, columns) if torch.get_default_device().type == "meta" else None
@@ -308,8 +262,11 @@ def dense_decoder(spec: DecoderSpec, adapter: Adapter = NO_ADAPTER) -> Transform
             "apply_lora_to_output is incompatible with tie_word_embeddings: the output layer has no weight of its own"
         )
     norm = partial(spec.norm, spec.embed_dim, eps=spec.norm_eps)
-    rope = cache(partial(_make_rope, spec))
     tok_embeddings = _token_embedding(spec.embedding, spec.vocab_size, spec.embed_dim)
+
+    @cache
+    def rope(maker: Callable[..., nn.Module] | None) -> nn.Module | None:
+        return maker(dim=spec.head_size, max_seq_len=spec.max_seq_len) if maker else None
 
     def layer(index: int) -> nn.Module:
         after = (

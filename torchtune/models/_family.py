@@ -26,39 +26,22 @@ class ModelConfig(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Family:
-    """How the architecture and the weights of a family follow from a Hugging Face checkpoint.
-
-    Args:
-        model_type (str): ``model_type`` in config.json.
-        spec (Callable[..., DecoderSpec]): the family's spec function.
-        hf (KeyMap): layout of its Hugging Face checkpoints.
-        meta (KeyMap | None): layout of its Meta checkpoints, where there are any.
-        activation (str): the only ``hidden_act`` that is built.
-        fixed (Mapping[str, Any]): config values that are built; another value is refused.
-        extra (Mapping[str, str]): further parameters of the spec function, by their config key.
-        always_tied (bool): the output layer is the embedding, whatever the config says.
-        defaults (Mapping[str, Any] | None): config values where config.json leaves them out.
-        reads (Callable[[HFConfig], dict[str, Any]] | None): arguments of the spec function that take more than a look-up.
-        width (str): config key of the feed-forward layer's hidden size.
-        prepare (Callable[[StateDict], StateDict] | None): makes the tensors of a published checkpoint those of ``hf``.
-        architecture (str | None): of checkpoints that are written, where the published ones hold more than is built.
-        alias (str | None): ``model_type`` of checkpoints that hold more than is built.
-    """
+    """How the architecture and the weights of a family follow from a Hugging Face checkpoint."""
 
     model_type: str
     spec: Callable[..., DecoderSpec]
     hf: KeyMap
-    meta: KeyMap | None = None
-    activation: str = "silu"
-    fixed: Mapping[str, Any] | None = None
-    extra: Mapping[str, str] | None = None
-    always_tied: bool = False
-    defaults: Mapping[str, Any] | None = None
-    reads: Callable[[HFConfig], dict[str, Any]] | None = None
-    width: str = "intermediate_size"
-    prepare: Callable[[StateDict], StateDict] | None = None
-    architecture: str | None = None
-    alias: str | None = None
+    meta: KeyMap | None = None  # layout of its Meta checkpoints, where there are any
+    activation: str = "silu"  # the only hidden_act that is built
+    fixed: Mapping[str, Any] | None = None  # config values that are built; another value is refused
+    extra: Mapping[str, str] | None = None  # further parameters of the spec function, by their config key
+    always_tied: bool = False  # the output layer is the embedding, whatever the config says
+    defaults: Mapping[str, Any] | None = None  # config values where config.json leaves them out
+    reads: Callable[[HFConfig], dict[str, Any]] | None = None  # arguments of spec that take more than a look-up
+    width: str = "intermediate_size"  # config key of the feed-forward layer's hidden size
+    prepare: Callable[[StateDict], StateDict] | None = None  # makes a published checkpoint's tensors those of hf
+    architecture: str | None = None  # of checkpoints that are written, where the published ones hold more than is built
+    alias: str | None = None  # model_type of checkpoints that hold more than is built
 
     def text_config(self, config: HFConfig) -> ModelConfig:
         """The config of what is built: of the text part, with the family's defaults, and without what is undone on loading."""

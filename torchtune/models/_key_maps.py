@@ -15,26 +15,16 @@ _LAYER, _HF_LAYER = "layers.{}.", "model.layers.{}."
 
 @dataclass(frozen=True)
 class KeyMap:
-    """The correspondence of one checkpoint layout to ours.
-
-    Args:
-        name (str): what error messages call it.
-        pairs (Mapping[str, tuple[str, ...]]): their key to ours; several of ours are concatenated by rows in theirs.
-        permuted (frozenset[str]): layers (ours, without ``layers.{}.``) whose output rows are reordered per head.
-        ignored (tuple[str, ...]): patterns (``fnmatch``) of their keys that are left out.
-        peft (bool): whether adapters of this layout can be written for PEFT.
-        stacked (frozenset[str]): their keys with a second ``{}``, the number of an expert: matrices that ours holds
-            transposed and stacked in one tensor.
-        interleaved (frozenset[str]): their keys whose parts alternate in the last dimension.
-    """
+    """The correspondence of one checkpoint layout to ours."""
 
     name: str
-    pairs: Mapping[str, tuple[str, ...]]
-    permuted: frozenset[str] = frozenset()
-    ignored: tuple[str, ...] = ()
-    peft: bool = True
+    pairs: Mapping[str, tuple[str, ...]]  # their key to ours; several of ours are concatenated by rows in theirs
+    permuted: frozenset[str] = frozenset()  # ours, without layers.{}., whose output rows are reordered per head
+    ignored: tuple[str, ...] = ()  # patterns (fnmatch) of their keys that are left out
+    peft: bool = True  # whether adapters of this layout can be written for PEFT
+    # Their keys with a second {}, the number of an expert: matrices that ours holds transposed and stacked in one tensor.
     stacked: frozenset[str] = frozenset()
-    interleaved: frozenset[str] = frozenset()
+    interleaved: frozenset[str] = frozenset()  # their keys whose parts alternate in the last dimension
     inverse: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,6 +45,17 @@ def _one(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
 def by_layer(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Keys of a layer, theirs to ours, as a key map has them."""
     return {_HF_LAYER + theirs: (_LAYER + ours,) for theirs, ours in pairs.items()}
+
+
+def of_layer(layout: KeyMap) -> dict[str, str]:
+    """The keys of a layout's layers, theirs to ours, without the layers' numbers."""
+    inner = {theirs: ours for theirs, (ours,) in layout.pairs.items() if ours.startswith(_LAYER)}
+    return {theirs.partition("layers.{}.")[2]: ours.removeprefix(_LAYER) for theirs, ours in inner.items()}
+
+
+def kinds(pairs: Mapping[str, str]) -> dict[str, str]:
+    """The keys of modules that have a weight and a bias."""
+    return {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in pairs.items() for kind in ("weight", "bias")}
 
 
 _EMBEDDING = _one({"model.embed_tokens.weight": "tok_embeddings.weight"})

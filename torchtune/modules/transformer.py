@@ -17,6 +17,20 @@ class _CachedLayer(nn.Module):
     """What both kinds of layers have in common: sublayers and a KV cache in their attention."""
 
     attn: MultiHeadAttention
+    _looks_at_encoder = False
+
+    def setup_caches(
+        self, batch_size: int, dtype: torch.dtype, *, encoder_max_seq_len: int, decoder_max_seq_len: int
+    ) -> None:
+        """Make the KV cache.
+
+        Args:
+            batch_size (int): most sequences at once.
+            dtype (torch.dtype): of keys and values.
+            encoder_max_seq_len (int): most encoder outputs per sequence, for cross-attention.
+            decoder_max_seq_len (int): most tokens per sequence, for self-attention.
+        """
+        self.attn.setup_cache(batch_size, dtype, encoder_max_seq_len if self._looks_at_encoder else decoder_max_seq_len)
 
     def caches_are_setup(self) -> bool:
         """Whether there is a KV cache."""
@@ -64,19 +78,6 @@ class TransformerSelfAttentionLayer(_CachedLayer):
         self.mlp_scale = mlp_scale or nn.Identity()
         self.mask_mod = mask_mod
 
-    def setup_caches(
-        self, batch_size: int, dtype: torch.dtype, *, encoder_max_seq_len: int, decoder_max_seq_len: int
-    ) -> None:
-        """Make the KV cache.
-
-        Args:
-            batch_size (int): most sequences at once.
-            dtype (torch.dtype): of keys and values.
-            encoder_max_seq_len (int): most encoder outputs per sequence, for cross-attention.
-            decoder_max_seq_len (int): most tokens per sequence, for self-attention.
-        """
-        self.attn.setup_cache(batch_size, dtype, max_seq_len=decoder_max_seq_len)
-
     def forward(
         self, x: Tensor, *, mask: _MaskType | None = None, input_pos: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
@@ -110,6 +111,8 @@ class TransformerCrossAttentionLayer(_CachedLayer):
         AssertionError: if ``attn`` has positional embeddings.
     """
 
+    _looks_at_encoder = True
+
     def __init__(
         self,
         attn: MultiHeadAttention,
@@ -131,12 +134,6 @@ class TransformerCrossAttentionLayer(_CachedLayer):
         self.mlp_norm = mlp_norm or nn.Identity()
         self.ca_scale = ca_scale or nn.Identity()
         self.mlp_scale = mlp_scale or nn.Identity()
-
-    def setup_caches(
-        self, batch_size: int, dtype: torch.dtype, *, encoder_max_seq_len: int, decoder_max_seq_len: int
-    ) -> None:
-        """Make the KV cache; see :meth:`TransformerSelfAttentionLayer.setup_caches`."""
-        self.attn.setup_cache(batch_size, dtype, encoder_max_seq_len)
 
     @staticmethod
     def _blind_tokens(mask: Tensor | None) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torchtune.models._convert import weight_converters
-from torchtune.models._key_maps import KeyMap
+from torchtune.models._key_maps import KeyMap, kinds
 
 _THEIRS, _OURS = "text_model.encoder.layers.{}.", "layers.{}."
 _LAYERS = {
@@ -21,11 +21,7 @@ CLIP_TEXT_HF = KeyMap(
     {
         "text_model.embeddings.token_embedding.weight": ("token_embedding.weight",),
         "text_model.embeddings.position_embedding.weight": ("position_embedding",),
-        **{
-            f"{_THEIRS}{theirs}.{kind}": (f"{_OURS}{ours}.{kind}",)
-            for theirs, ours in _LAYERS.items()
-            for kind in ("weight", "bias")
-        },
+        **{_THEIRS + theirs: (_OURS + ours,) for theirs, ours in kinds(_LAYERS).items()},
         "text_model.final_layer_norm.weight": ("final_norm.weight",),
         "text_model.final_layer_norm.bias": ("final_norm.bias",),
     },

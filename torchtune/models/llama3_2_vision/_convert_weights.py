@@ -6,27 +6,16 @@ self-attention. Hugging Face holds the embeddings of tiles by aspect ratio, here
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 
-from torchtune.models._convert import HeadSizes, StateDict, convert_from_tune, convert_to_tune
-from torchtune.models._key_maps import KeyMap
+from torchtune.models._convert import HeadSizes, StateDict, convert_from_tune, convert_to_tune, to_conv
+from torchtune.models._key_maps import GENERIC_HF, GENERIC_META, KeyMap, kinds, of_layer
 
 ASPECT_RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
 _CLIP = "encoder.clip."
-_SELF = {
-    "self_attn.q_proj.weight": "attn.q_proj.weight",
-    "self_attn.k_proj.weight": "attn.k_proj.weight",
-    "self_attn.v_proj.weight": "attn.v_proj.weight",
-    "self_attn.o_proj.weight": "attn.output_proj.weight",
-    "mlp.gate_proj.weight": "mlp.w1.weight",
-    "mlp.down_proj.weight": "mlp.w2.weight",
-    "mlp.up_proj.weight": "mlp.w3.weight",
-    "input_layernorm.weight": "sa_norm.scale",
-    "post_attention_layernorm.weight": "mlp_norm.scale",
-}
+_SELF = of_layer(GENERIC_HF)
 _CROSS = {
     **{key.replace("self_attn", "cross_attn"): ours for key, ours in _SELF.items()},
     "input_layernorm.weight": "ca_norm.scale",
@@ -44,10 +33,7 @@ _VISION_TOP = {
     "gated_positional_embedding.embedding": "token_pos_embedding.local_token_positional_embedding",
     "gated_positional_embedding.tile_embedding.weight": "token_pos_embedding.global_token_positional_embedding",
     "gated_positional_embedding.gate": "token_pos_embedding.gate",
-    "layernorm_pre.weight": "ln_pre.weight",
-    "layernorm_pre.bias": "ln_pre.bias",
-    "layernorm_post.weight": "ln_post.weight",
-    "layernorm_post.bias": "ln_post.bias",
+    **kinds({"layernorm_pre": "ln_pre", "layernorm_post": "ln_post"}),
     "pre_tile_positional_embedding.embedding.weight": "pre_tile_pos_embed.embedding",
     "pre_tile_positional_embedding.gate": "pre_tile_pos_embed.gate",
     "post_tile_positional_embedding.embedding.weight": "post_tile_pos_embed.embedding",
@@ -58,12 +44,11 @@ _VISION_TOP = {
 _VISION_LAYER = {
     **{f"self_attn.{p}_proj.weight": f"attn.{p}_proj.weight" for p in "qkv"},
     "self_attn.o_proj.weight": "attn.output_proj.weight",
-    **{f"mlp.fc{n}.{kind}": f"mlp.w{n}.{kind}" for n in (1, 2) for kind in ("weight", "bias")},
-    **{f"input_layernorm.{kind}": f"sa_norm.{kind}" for kind in ("weight", "bias")},
-    **{f"post_attention_layernorm.{kind}": f"mlp_norm.{kind}" for kind in ("weight", "bias")},
+    **kinds({"mlp.fc1": "mlp.w1", "mlp.fc2": "mlp.w2"}),
+    **kinds({"input_layernorm": "sa_norm", "post_attention_layernorm": "mlp_norm"}),
 }
 _GATES = {"gate_attn": "sa_scale.scale", "gate_ffn": "mlp_scale.scale"}
-_PROJECTOR = {f"multi_modal_projector.{kind}": f"encoder.projection.output.{kind}" for kind in ("weight", "bias")}
+_PROJECTOR = kinds({"multi_modal_projector": "encoder.projection.output"})
 # Our tensors that are a grid of tiles: [tiles, tiles, n, d].
 _GRIDS = tuple(
     _CLIP + ours
@@ -121,11 +106,6 @@ def _old_names(key: str) -> str:
     return key.removeprefix("model.")
 
 
-def _default_cross_layers(num_layers: int) -> list[int]:
-    """Every fifth layer from the fourth: 3, 8, 13, ..."""
-    return list(range(3, num_layers, 5))
-
-
 def llama3_vision_hf_to_tune(
     state_dict: StateDict,
     num_heads: int = 32,
@@ -150,7 +130,7 @@ def llama3_vision_hf_to_tune(
     layers = [int(key.split(".")[3]) for key in state_dict if key.startswith("language_model.model.layers.")]
     num_layers = 1 + max(layers, default=-1)
     if cross_attention_layers is None:
-        cross_attention_layers = _default_cross_layers(num_layers)
+        cross_attention_layers = range(3, num_layers, 5)
     ratios = supported_aspect_ratios or ASPECT_RATIOS
     key_map = _hf_map(num_layers, cross_attention_layers)
     converted = convert_to_tune(state_dict, key_map, HeadSizes(num_heads, num_kv_heads, dim, head_dim))
@@ -195,15 +175,7 @@ def llama3_vision_tune_to_hf(
     return convert_from_tune(state_dict, key_map, HeadSizes(num_heads, num_kv_heads, dim, head_dim))
 
 
-_META_SELF = {
-    "attention_norm.weight": "sa_norm.scale",
-    "attention.wq.weight": "attn.q_proj.weight",
-    "attention.wk.weight": "attn.k_proj.weight",
-    "attention.wv.weight": "attn.v_proj.weight",
-    "attention.wo.weight": "attn.output_proj.weight",
-    "ffn_norm.weight": "mlp_norm.scale",
-    **{f"feed_forward.w{n}.weight": f"mlp.w{n}.weight" for n in (1, 2, 3)},
-}
+_META_SELF = of_layer(GENERIC_META)
 _META_CROSS = {
     **_META_SELF,
     "attention_norm.weight": "ca_norm.scale",
@@ -215,29 +187,20 @@ _META_CROSS = {
 _META_BLOCK = {
     **{f"attn.w{p}.weight": f"attn.{p}_proj.weight" for p in "qkv"},
     "attn.wo.weight": "attn.output_proj.weight",
-    **{
-        f"mlp.{n}.{kind}": f"mlp.{w}.{kind}"
-        for n, w in (("c_fc", "w1"), ("c_proj", "w2"))
-        for kind in ("weight", "bias")
-    },
-    **{
-        f"ln_{n}.{kind}": f"{norm}.{kind}"
-        for n, norm in ((1, "sa_norm"), (2, "mlp_norm"))
-        for kind in ("weight", "bias")
-    },
+    **kinds({"mlp.c_fc": "mlp.w1", "mlp.c_proj": "mlp.w2", "ln_1": "sa_norm", "ln_2": "mlp_norm"}),
 }
 _META_TOP = {
     "text_model.tok_embeddings.weight": _TOKENS,
     "text_model.learnable_embedding.weight": _FUSION_TOKENS,
     "text_model.norm.weight": "decoder.norm.scale",
     "text_model.output.weight": "decoder.output.weight",
-    **{f"vision_model.vision_projection.{kind}": f"encoder.projection.output.{kind}" for kind in ("weight", "bias")},
+    **kinds({"vision_model.vision_projection": "encoder.projection.output"}),
 }
 _META_VISION = {
     "positional_embedding": "token_pos_embedding.local_token_positional_embedding",
     "gated_positional_embedding": "token_pos_embedding.global_token_positional_embedding",
     "gated_positional_embedding_gate": "token_pos_embedding.gate",
-    **{f"{ln}.{kind}": f"{ln}.{kind}" for ln in ("ln_pre", "ln_post") for kind in ("weight", "bias")},
+    **kinds({"ln_pre": "ln_pre", "ln_post": "ln_post"}),
     **{f"{n}_tile_pos_embed.{v}": f"{n}_tile_pos_embed.{v}" for n in ("pre", "post") for v in ("embedding", "gate")},
     "class_embedding": "cls_token_embedding.weight",
     "conv1._linear.weight": "conv.weight",
@@ -274,9 +237,8 @@ def llama3_vision_meta_to_tune(state_dict: StateDict) -> StateDict:
     crosses = _count(state_dict, "text_model.cross_attention_layers.")
     converted = convert_to_tune(state_dict, _meta_map(_count(state_dict, "text_model.layers."), crosses))
     conv = _CLIP + "conv.weight"
-    if conv in converted:  # [d, 3 * p * p]
-        side = math.isqrt(converted[conv].shape[1] // 3)
-        converted[conv] = converted[conv].reshape(-1, 3, side, side)
+    if conv in converted:
+        converted[conv] = to_conv(converted[conv])
     return converted
 
 

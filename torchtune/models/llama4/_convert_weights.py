@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
-from torchtune.models._convert import StateDict, convert_from_tune, convert_to_tune
-from torchtune.models._key_maps import KeyMap
+from torchtune.models._convert import StateDict, convert_from_tune, convert_to_tune, to_conv
+from torchtune.models._key_maps import KeyMap, kinds
 
 _CLIP = "encoders.vision.clip."
 _OUTPUT = "encoders.vision.projection.output."
 _HF_TEXT, _HF_LAYER, _LAYER = "language_model.model.", "language_model.model.layers.{}.", "decoder.layers.{}."
 _CONV = _CLIP + "conv.weight"
-
-
-def _kinds(table: dict[str, str]) -> dict[str, str]:
-    return {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in table.items() for kind in ("weight", "bias")}
 
 
 _HF_TEXT_LAYER = {
@@ -34,7 +28,7 @@ _HF_TEXT_LAYER = {
         for theirs, ours in (("gate", "w1"), ("down", "w2"), ("up", "w3"))
     },
 }
-_HF_VISION_LAYER = _kinds(
+_HF_VISION_LAYER = kinds(
     {
         **{f"self_attn.{p}_proj": f"attn.{p}_proj" for p in "qkv"},
         "self_attn.o_proj": "attn.output_proj",
@@ -53,7 +47,7 @@ _HF = KeyMap(
             _HF_TEXT + "norm.weight": "decoder.norm.scale",
             "language_model.lm_head.weight": "decoder.output.weight",
             **{_HF_LAYER + k: _LAYER + v for k, v in _HF_TEXT_LAYER.items()},
-            **_kinds({f"vision_model.layernorm_{n}": f"{_CLIP}ln_{n}" for n in ("pre", "post")}),
+            **kinds({f"vision_model.layernorm_{n}": f"{_CLIP}ln_{n}" for n in ("pre", "post")}),
             "vision_model.class_embedding": _CLIP + "cls_token_embedding.weight",
             "vision_model.positional_embedding_vlm": _CLIP + "token_pos_embedding.positional_embedding",
             "vision_model.patch_embedding.linear.weight": _CONV,
@@ -80,7 +74,7 @@ _META_LAYER = {
     "feed_forward.experts.moe_w_swiglu_eD_F": "mlp.experts.up_proj",
 }
 _META_VISION = "vision_embeddings.vision_encoder."
-_META_BLOCK = _kinds(
+_META_BLOCK = kinds(
     {
         **{f"attn.w{p}": f"attn.{p}_proj" for p in "qkv"},
         "attn.wo": "attn.output_proj",
@@ -100,7 +94,7 @@ _META = KeyMap(
             "output.weight": "decoder.output.weight",
             **{"layers.{}." + k: _LAYER + v for k, v in _META_LAYER.items()},
             _META_VISION + "positional_embedding_vlm": _CLIP + "token_pos_embedding.positional_embedding",
-            **_kinds({f"{_META_VISION}ln_{n}": f"{_CLIP}ln_{n}" for n in ("pre", "post")}),
+            **kinds({f"{_META_VISION}ln_{n}": f"{_CLIP}ln_{n}" for n in ("pre", "post")}),
             _META_VISION + "class_embedding": _CLIP + "cls_token_embedding.weight",
             _META_VISION + "conv1._linear.weight": _CONV,
             **{
@@ -124,12 +118,6 @@ _META = KeyMap(
 )
 
 
-def _to_conv(weight: torch.Tensor) -> torch.Tensor:
-    """``[d, 3 * p * p] -> [d, 3, p, p]``."""
-    side = math.isqrt(weight.shape[1] // 3)
-    return weight.reshape(-1, 3, side, side)
-
-
 def _old_names(key: str) -> str:
     """Keys as transformers 5 holds them in memory, by the names of published checkpoints."""
     return key.removeprefix("model.") if key.startswith(("model.vision_model", "model.multi_modal")) else key
@@ -147,7 +135,7 @@ def llama4_hf_to_tune(state_dict: StateDict) -> StateDict:
             split[_old_names(key)] = value
     converted = convert_to_tune(split, _HF)
     if _CONV in converted:
-        converted[_CONV] = _to_conv(converted[_CONV])
+        converted[_CONV] = to_conv(converted[_CONV])
     return converted
 
 
@@ -178,7 +166,7 @@ def llama4_meta_to_tune(state_dict: StateDict) -> StateDict:
             hidden = converted[key.replace("down", "gate")].shape[-1]
             converted[key] = value.reshape(-1, hidden, dim)
         elif key == _CONV:
-            converted[key] = _to_conv(value)
+            converted[key] = to_conv(value)
     return converted
 
 

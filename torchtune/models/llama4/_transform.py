@@ -22,8 +22,8 @@ class Llama4Transform(ImageTokenizer, Llama4Tokenizer):
     """The tokenizer of Llama 4 and its image transform: everything that the tokenizer does, it does.
 
     An image is written as a token for each patch of its tiles, with separators, and once more as a whole, on a tile that
-    ``max_num_tiles`` does not count. It is left out where its tokens are not whole. For further arguments see
-    :class:`~torchtune.models.llama3_2_vision.Llama3VisionTransform`.
+    ``max_num_tiles`` does not count. It is left out where its tokens are not whole. For other
+    arguments see :class:`~torchtune.models.llama3_2_vision.Llama3VisionTransform`.
 
     Args:
         pixel_shuffle_scaling_factor: what the model's projection scales a tile's sides by, in patches.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
+from torchtune.modules.common_utils import passed_on
 from torchtune.modules.transformer import TransformerDecoder
 
 
@@ -14,36 +13,14 @@ class _FusionModel(nn.Module):
     """A decoder with encoders; caches, output layer and sizes are the decoder's."""
 
     decoder: TransformerDecoder
-
-    @property
-    def max_seq_len(self) -> int:
-        """Longest input of the decoder."""
-        return self.decoder.max_seq_len
-
-    @property
-    def tok_embeddings(self) -> nn.Module:
-        """The decoder's embeddings."""
-        return self.decoder.tok_embeddings
-
-    @property
-    def norm(self) -> nn.Module:
-        """The decoder's last norm."""
-        return self.decoder.norm
-
-    @property
-    def decoder_max_cache_seq_len(self) -> int | None:
-        """Tokens that the decoder's KV caches have room for; None without caches."""
-        return self.decoder.decoder_max_cache_seq_len
-
-    @property
-    def encoder_max_cache_seq_len(self) -> int | None:
-        """Encoder outputs that the KV caches have room for; None without caches."""
-        return self.decoder.encoder_max_cache_seq_len
-
-    @property
-    def output(self) -> Any:
-        """The decoder's output layer."""
-        return self.decoder.output
+    max_seq_len = passed_on("decoder.max_seq_len", "Longest input of the decoder.")
+    tok_embeddings = passed_on("decoder.tok_embeddings", "The decoder's embeddings.")
+    norm = passed_on("decoder.norm", "The decoder's last norm.")
+    output = passed_on("decoder.output", "The decoder's output layer.")
+    decoder_max_cache_seq_len = passed_on(
+        "decoder.decoder_max_cache_seq_len", "Tokens that the KV caches have room for."
+    )
+    encoder_max_cache_seq_len = passed_on("decoder.encoder_max_cache_seq_len", "Likewise for the encoder's outputs.")
 
     @property
     def skip_output_layer(self) -> bool:
@@ -55,11 +32,7 @@ class _FusionModel(nn.Module):
         self.decoder.skip_output_layer = skip
 
     def set_num_output_chunks(self, num_output_chunks: int) -> None:
-        """Return logits in pieces along the sequence.
-
-        Args:
-            num_output_chunks (int): number of pieces; 0 for one whole tensor.
-        """
+        """Return logits in pieces; see :meth:`TransformerDecoder.set_num_output_chunks`."""
         self.decoder.set_num_output_chunks(num_output_chunks)
 
     def setup_caches(
@@ -70,14 +43,7 @@ class _FusionModel(nn.Module):
         encoder_max_seq_len: int | None = None,
         decoder_max_seq_len: int | None = None,
     ) -> None:
-        """Make the decoder's KV caches.
-
-        Args:
-            batch_size (int): most sequences at once.
-            dtype (torch.dtype): of keys and values.
-            encoder_max_seq_len (int | None): most encoder outputs per sequence.
-            decoder_max_seq_len (int | None): most tokens per sequence.
-        """
+        """Make the decoder's KV caches; see :meth:`TransformerDecoder.setup_caches`."""
         self.decoder.setup_caches(
             batch_size, dtype, encoder_max_seq_len=encoder_max_seq_len, decoder_max_seq_len=decoder_max_seq_len
         )

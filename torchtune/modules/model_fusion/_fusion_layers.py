@@ -88,7 +88,7 @@ class FusionLayer(_RenamedKeys):
     def setup_caches(
         self, batch_size: int, dtype: torch.dtype, *, encoder_max_seq_len: int, decoder_max_seq_len: int
     ) -> None:
-        """Make the KV caches of both layers; see :meth:`torchtune.modules.TransformerSelfAttentionLayer.setup_caches`."""
+        """Make the KV caches of both layers; see :meth:`torchtune.modules.TransformerDecoder.setup_caches`."""
         for layer in (self.layer, self.fusion_layer):
             layer.setup_caches(  # type: ignore[operator]
                 batch_size, dtype, encoder_max_seq_len=encoder_max_seq_len, decoder_max_seq_len=decoder_max_seq_len

@@ -46,7 +46,17 @@ class _GroupedNF4(torch.autograd.Function):
 
 
 class _Experts(nn.Module):
-    """Weights and forward pass, without and with an adapter."""
+    """Weights and forward pass, without and with an adapter.
+
+    Args:
+        dim (int): size of a token's vector.
+        hidden_dim (int): hidden size of one expert.
+        num_experts (int): number of experts.
+        activation (Callable[[Tensor], Tensor]): of the gate.
+        glu (Callable[[Tensor, Tensor], Tensor] | None): of gate and up together, in place of ``activation(gate) * up``.
+        bias (bool): each projection has a bias, ``gate_bias``, ``down_bias`` and ``up_bias``.
+        quantize_base (bool): keep the weights in NF4, frozen.
+    """
 
     def __init__(
         self,
@@ -128,17 +138,7 @@ class _Experts(nn.Module):
 
 
 class GroupedExperts(_Experts):
-    """Gated feed-forward layers, one per expert.
-
-    Args:
-        dim (int): size of a token's vector.
-        hidden_dim (int): hidden size of one expert.
-        num_experts (int): number of experts.
-        activation (Callable[[Tensor], Tensor]): of the gate.
-        glu (Callable[[Tensor, Tensor], Tensor] | None): of gate and up together, in place of ``activation(gate) * up``.
-        bias (bool): each projection has a bias, ``gate_bias``, ``down_bias`` and ``up_bias``.
-        quantize_base (bool): keep the weights in NF4, frozen.
-    """
+    """Gated feed-forward layers, one per expert."""
 
     def reset_parameters(self) -> None:
         """Draw the weights, as ``nn.Linear`` draws its own."""
@@ -149,16 +149,9 @@ class LoRAGroupedExperts(_Experts):
     """Experts with a low-rank update on each of their projections (LoRA, https://arxiv.org/abs/2106.09685).
 
     Args:
-        dim (int): size of a token's vector.
-        hidden_dim (int): hidden size of one expert.
         rank (int): rank of the updates.
         alpha (float): their scale is ``alpha / rank``.
         dropout (float): dropout before the updates.
-        num_experts (int): number of experts.
-        activation (Callable[[Tensor], Tensor]): of the gate.
-        glu (Callable[[Tensor, Tensor], Tensor] | None): of gate and up together, in place of ``activation(gate) * up``.
-        bias (bool): each projection has a bias, ``gate_bias``, ``down_bias`` and ``up_bias``.
-        quantize_base (bool): keep the weights in NF4, frozen.
     """
 
     def __init__(

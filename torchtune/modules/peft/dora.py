@@ -17,19 +17,8 @@ class DoRALinear(_LowRankLinear):
     The norm of ``W + alpha / rank * B @ A`` is taken as a constant in the backward pass, as in the paper (section 4.3).
 
     Args:
-        in_dim (int): input size.
-        out_dim (int): output size.
-        rank (int): rank of the update.
-        alpha (float): its scale is ``alpha / rank``.
-        dropout (float): dropout before the update.
-        use_bias (bool): whether the base has a bias.
-        quantize_base (bool): keep the base weight in NF4 (QDoRA).
         scale_bias (bool): stretch the bias along with the rows, as torchtune does; False leaves it as it is, as
             ``peft`` and a merged checkpoint do.
-        **quantization_kwargs (Any): ``block_size`` and ``scaler_block_size`` of the conversion.
-
-    Raises:
-        ValueError: for quantization arguments without ``quantize_base``.
 
     Source: https://arxiv.org/abs/2402.09353 (DoRA).
     """
@@ -46,23 +35,13 @@ class DoRALinear(_LowRankLinear):
         scale_bias: bool = True,
         **quantization_kwargs: Any,
     ) -> None:
-        super().__init__(in_dim, out_dim, rank, alpha, dropout, use_bias, quantize_base, quantization_kwargs)
+        super().__init__(in_dim, out_dim, rank, alpha, dropout, use_bias, quantize_base, **quantization_kwargs)
         self.scale_bias = scale_bias
         self.magnitude = nn.Parameter(torch.empty(out_dim))
-        self.initialize_parameters()
         if not self.magnitude.is_meta:
             self.initialize_dora_magnitude()
 
     def to_empty(self, *, device: str | torch.device | int | None, recurse: bool = True) -> DoRALinear:
-        """Give the adapter, and only it, memory on a device.
-
-        Args:
-            device (str | torch.device | int | None): where.
-            recurse (bool): as in ``nn.Module.to_empty``.
-
-        Returns:
-            DoRALinear: this module.
-        """
         super().to_empty(device=device, recurse=recurse)
         empty = torch.empty_like(self.magnitude, device=device)
         self.magnitude = nn.Parameter(empty, requires_grad=self.magnitude.requires_grad)
@@ -88,22 +67,10 @@ class DoRALinear(_LowRankLinear):
         return torch.linalg.norm(base + self.scaling * (self.lora_b.weight @ self.lora_a.weight), dim=1)
 
     def adapter_params(self) -> list[str]:
-        """Names of the adapter's parameters.
-
-        Returns:
-            list[str]: ``lora_a.weight``, ``lora_b.weight`` and ``magnitude``.
-        """
         return [*super().adapter_params(), "magnitude"]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply base, update and magnitude.
-
-        Args:
-            x (Tensor): ``[..., in_dim]``.
-
-        Returns:
-            Tensor: ``[..., out_dim]``.
-        """
+        """Apply base, update and magnitude: ``[..., in_dim] -> [..., out_dim]``."""
         if self.disabled:
             return self._base(x, self.bias)
         late_bias = None if self.scale_bias else self.bias

@@ -25,7 +25,21 @@ class TrainableParams(Enum):
 
 
 class _LowRankLinear(nn.Module):
-    """Base weight, bias and low-rank factors of LoRA and DoRA layers."""
+    """Base weight, bias and low-rank factors of LoRA and DoRA layers.
+
+    Args:
+        in_dim (int): input size.
+        out_dim (int): output size.
+        rank (int): rank of the update.
+        alpha (float): its scale is ``alpha / rank``.
+        dropout (float): dropout before the update.
+        use_bias (bool): whether the base has a bias.
+        quantize_base (bool): keep the base weight in NF4 (QLoRA, QDoRA).
+        **quantization_kwargs (Any): ``block_size`` and ``scaler_block_size`` of the conversion.
+
+    Raises:
+        ValueError: for quantization arguments without ``quantize_base``.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -36,10 +50,10 @@ class _LowRankLinear(nn.Module):
         out_dim: int,
         rank: int,
         alpha: float,
-        dropout: float,
-        use_bias: bool,
-        quantize_base: bool,
-        quantization_kwargs: dict[str, Any],
+        dropout: float = 0.0,
+        use_bias: bool = False,
+        quantize_base: bool = False,
+        **quantization_kwargs: Any,
     ) -> None:
         super().__init__()
         if not quantize_base and quantization_kwargs:
@@ -61,16 +75,14 @@ class _LowRankLinear(nn.Module):
         self.dropout = nn.Dropout(p=dropout) if dropout > 0.0 else nn.Identity()
         self.lora_a = nn.Linear(in_dim, rank, bias=False)
         self.lora_b = nn.Linear(rank, out_dim, bias=False)
+        self.initialize_parameters()
 
     def to_empty(self, *, device: str | torch.device | int | None, recurse: bool = True) -> _LowRankLinear:
-        """Give the adapter, and only it, memory on a device.
+        """This module; the adapter, and only it, gets memory on a device.
 
         Args:
             device (str | torch.device | int | None): where.
             recurse (bool): as in ``nn.Module.to_empty``.
-
-        Returns:
-            _LowRankLinear: this module.
         """
         self.lora_a.to_empty(device=device, recurse=recurse)
         self.lora_b.to_empty(device=device, recurse=recurse)
@@ -82,11 +94,7 @@ class _LowRankLinear(nn.Module):
         nn.init.zeros_(self.lora_b.weight)
 
     def adapter_params(self) -> list[str]:
-        """Names of the adapter's parameters.
-
-        Returns:
-            list[str]: ``lora_a.weight`` and ``lora_b.weight``.
-        """
+        """Names of the adapter's parameters."""
         return ["lora_a.weight", "lora_b.weight"]
 
     def _base(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -101,46 +109,13 @@ class LoRALinear(_LowRankLinear):
 
     ``requires_grad`` is not changed: :func:`~torchtune.modules.peft.set_trainable_params` freezes the base.
 
-    Args:
-        in_dim (int): input size.
-        out_dim (int): output size.
-        rank (int): rank of the update.
-        alpha (float): its scale is ``alpha / rank``.
-        dropout (float): dropout before the update.
-        use_bias (bool): whether the base has a bias.
-        quantize_base (bool): keep the base weight in NF4 (QLoRA).
-        **quantization_kwargs (Any): ``block_size`` and ``scaler_block_size`` of the conversion.
-
-    Raises:
-        ValueError: for quantization arguments without ``quantize_base``.
-
     Source: https://arxiv.org/abs/2106.09685 (LoRA), https://arxiv.org/abs/2305.14314 (QLoRA).
     """
 
-    def __init__(
-        self,
-        in_dim: int,
-        out_dim: int,
-        rank: int,
-        alpha: float,
-        dropout: float = 0.0,
-        use_bias: bool = False,
-        quantize_base: bool = False,
-        **quantization_kwargs: Any,
-    ) -> None:
-        super().__init__(in_dim, out_dim, rank, alpha, dropout, use_bias, quantize_base, quantization_kwargs)
-        self.merged = False
-        self.initialize_parameters()
+    merged = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply base and update.
-
-        Args:
-            x (Tensor): ``[..., in_dim]``.
-
-        Returns:
-            Tensor: ``[..., out_dim]``.
-        """
+        """Apply base and update: ``[..., in_dim] -> [..., out_dim]``."""
         out = self._base(x, self.bias)
         if self.disabled:
             return out
@@ -152,11 +127,6 @@ class QATLoRALinear(LoRALinear):
     """LoRA whose base weight and input are rounded as a quantized model's will be (quantization-aware training).
 
     Args:
-        in_dim (int): input size.
-        out_dim (int): output size.
-        rank (int): rank of the update.
-        alpha (float): its scale is ``alpha / rank``.
-        dropout (float): dropout before the update.
         activation_qat_config (FakeQuantizeConfig | None): torchao's, of the input; None leaves it as it is.
         weight_qat_config (FakeQuantizeConfig | None): torchao's, of the base weight; None leaves it as it is.
 
@@ -175,21 +145,19 @@ class QATLoRALinear(LoRALinear):
         weight_qat_config: FakeQuantizeConfig | None = None,
     ) -> None:
         super().__init__(in_dim, out_dim, rank, alpha, dropout, use_bias=False, quantize_base=False)
-        self.activation_fake_quantizer = _fake_quantizer(activation_qat_config)
-        group_size = getattr(weight_qat_config, "group_size", None)
-        if group_size and in_dim % group_size != 0:
-            raise ValueError(f"in_dim ({in_dim}) must be divisible by the weight's group_size ({group_size})")
-        self.weight_fake_quantizer = _fake_quantizer(weight_qat_config)
+        self._set_quantizers(activation_qat_config, weight_qat_config)
+
+    def _set_quantizers(self, activation: FakeQuantizeConfig | None, weight: FakeQuantizeConfig | None) -> None:
+        group_size = getattr(weight, "group_size", None)
+        if group_size and self.in_dim % group_size != 0:
+            raise ValueError(f"in_dim ({self.in_dim}) must be divisible by the weight's group_size ({group_size})")
+        self.activation_fake_quantizer, self.weight_fake_quantizer = (
+            _fake_quantizer(activation),
+            _fake_quantizer(weight),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the rounded base and the update.
-
-        Args:
-            x (Tensor): ``[..., in_dim]``.
-
-        Returns:
-            Tensor: ``[..., out_dim]``.
-        """
+        """Apply the rounded base and the update: ``[..., in_dim] -> [..., out_dim]``."""
         out = F.linear(self.activation_fake_quantizer(x), self.weight_fake_quantizer(self.weight))
         if self.disabled:
             return out
@@ -209,11 +177,8 @@ class QATLoRALinear(LoRALinear):
             activation_qat_config (FakeQuantizeConfig | None): torchao's, of the input.
             weight_qat_config (FakeQuantizeConfig | None): torchao's, of the base weight.
 
-        Returns:
-            QATLoRALinear: the new layer.
-
         Raises:
-            ValueError: if the layer has a bias or an NF4 base.
+            ValueError: if the layer has a bias or an NF4 base, or the group size doesn't divide its input size.
         """
         if lora_linear.bias is not None:
             raise ValueError("Bias is not supported in QAT + LoRA yet: build the layer with use_bias=False")
@@ -230,11 +195,7 @@ class QATLoRALinear(LoRALinear):
                 getattr(lora_linear.dropout, "p", 0.0),
             )
         # The fake quantizers may hold buffers: they are made on the default device.
-        new.activation_fake_quantizer = _fake_quantizer(activation_qat_config)
-        group_size = getattr(weight_qat_config, "group_size", None)
-        if group_size and new.in_dim % group_size != 0:
-            raise ValueError(f"in_dim ({new.in_dim}) must be divisible by the weight's group_size ({group_size})")
-        new.weight_fake_quantizer = _fake_quantizer(weight_qat_config)
+        new._set_quantizers(activation_qat_config, weight_qat_config)
         new.weight = lora_linear.weight
         new.lora_a, new.lora_b = lora_linear.lora_a, lora_linear.lora_b
         new.disabled = lora_linear.disabled

@@ -1,7 +1,7 @@
 """Tokenizers: text and conversations to token ids, and back."""
 
+from torchtune.modules.transforms.tokenizers._builder import parse_hf_tokenizer_json
 from torchtune.modules.transforms.tokenizers._gpt2 import GPT2BaseTokenizer
-from torchtune.modules.transforms.tokenizers._hf_json import parse_hf_tokenizer_json
 from torchtune.modules.transforms.tokenizers._hf_tokenizer import HuggingFaceBaseTokenizer, HuggingFaceModelTokenizer
 from torchtune.modules.transforms.tokenizers._sentencepiece import SentencePieceBaseTokenizer
 from torchtune.modules.transforms.tokenizers._tiktoken import TikTokenBaseTokenizer

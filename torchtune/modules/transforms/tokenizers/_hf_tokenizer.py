@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchtune.data.formats._registry import find_templates
+from torchtune.modules.common_utils import passed_on
 from torchtune.modules.transforms.tokenizers._bpe import share_by_start
-from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer
+from torchtune.modules.transforms.tokenizers._chat import ChatTokenizer, with_ends
 from torchtune.modules.transforms.tokenizers._chat_tokens import ChatTokens
 from torchtune.modules.transforms.tokenizers._hf_plain import plain_tokenizer
 from torchtune.modules.transforms.tokenizers._hf_template import Template
@@ -101,12 +102,7 @@ class HuggingFaceBaseTokenizer:
             add_bos: True to put BOS before it, where the model has one.
             add_eos: True to put EOS after it, where the model has one.
         """
-        ids = self._encode_plain(text)
-        if add_bos and self.bos_id is not None:
-            ids.insert(0, self.bos_id)
-        if add_eos and self.eos_id is not None:
-            ids.append(self.eos_id)
-        return ids
+        return with_ends(self._encode_plain(text), self.bos_id if add_bos else None, self.eos_id if add_eos else None)
 
     def decode(self, token_ids: list[int]) -> str:
         """The text of token ids; control tokens give none.
@@ -210,25 +206,10 @@ class HuggingFaceModelTokenizer(ChatTokenizer):
             train_on=train_on,
         )
 
-    @property
-    def bos_id(self) -> int | None:
-        """Id of BOS, or None."""
-        return self.base_tokenizer.bos_id
-
-    @property
-    def eos_id(self) -> int | None:
-        """Id of EOS, or None."""
-        return self.base_tokenizer.eos_id
-
-    @property
-    def pad_id(self) -> int | None:
-        """Id to fill with; EOS where the config names none."""
-        return self.base_tokenizer.pad_id
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of tokens, control tokens included."""
-        return self.base_tokenizer.vocab_size
+    bos_id = passed_on("base_tokenizer.bos_id", "Id of BOS, or None.")
+    eos_id = passed_on("base_tokenizer.eos_id", "Id of EOS, or None.")
+    pad_id = passed_on("base_tokenizer.pad_id", "Id to fill with; EOS where the config names none.")
+    vocab_size = passed_on("base_tokenizer.vocab_size", "Number of tokens, control tokens included.")
 
     def encode(self, text: str, add_bos: bool = True, add_eos: bool = True) -> list[int]:
         return self.base_tokenizer.encode(text, add_bos=add_bos, add_eos=add_eos)
