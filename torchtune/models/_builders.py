@@ -381,30 +381,17 @@ class SizeRows:
             chosen = {key: kwargs.pop(key) for key in self.options}
             return dense_decoder(self.spec_function(**row, **chosen), Adapter.of(**kwargs))
 
-        order = lora_order or self.lora_order
-        lora_parameters = [lora_parameter(key) for key in order] + options
-        qlora_parameters = [
-            parameter.replace(default=True) if parameter.name == "quantize_base" else parameter
-            for parameter in lora_parameters
-        ]
-        what, raises = (
-            f"{self.title} {label}",
-            "for an unknown layer name, none at all, or an adapter on a tied output.",
-        )
+        lora_parameters = [lora_parameter(key) for key in lora_order or self.lora_order] + options
+        qlora_parameters = [p.replace(default=True) if p.name == "quantize_base" else p for p in lora_parameters]
+        raises = "for an unknown layer name, none at all, or an adapter on a tied output."
+
+        def make(prefix: str, how: str, parameters: list[Parameter], build: Builder) -> Builder:
+            summary = f"Build {self.title} {label}{how}."
+            doc = docstring(summary, parameters, self.source, raises if prefix else "")
+            return _make_builder(prefix + name, self.module, parameters, doc, build)
+
         return (
-            _make_builder(name, self.module, options, docstring(f"Build {what}.", options, self.source), full),
-            _make_builder(
-                f"lora_{name}",
-                self.module,
-                lora_parameters,
-                docstring(f"Build {what} with LoRA or DoRA.", lora_parameters, self.source, raises),
-                lora,
-            ),
-            _make_builder(
-                f"qlora_{name}",
-                self.module,
-                qlora_parameters,
-                docstring(f"Build {what} with LoRA on an NF4 base (QLoRA).", qlora_parameters, self.source, raises),
-                lora,
-            ),
+            make("", "", options, full),
+            make("lora_", " with LoRA or DoRA", lora_parameters, lora),
+            make("qlora_", " with LoRA on an NF4 base (QLoRA)", qlora_parameters, lora),
         )

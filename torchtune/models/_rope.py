@@ -138,3 +138,28 @@ class ScaledRotaryPositionalEmbeddings(RotaryPositionalEmbeddings):
         rows = rows.unsqueeze(2)
         turned = rotate_pairs(turned, rows) if self.pairs else rotate_halves(turned, *rows.chunk(2, dim=-1))
         return torch.cat([turned, still], dim=-1) if still.shape[-1] else turned
+
+
+class Phi3RotaryPositionalEmbeddings(ScaledRotaryPositionalEmbeddings):
+    """Rotary embedding of channels half a head apart, as Phi-3 uses it.
+
+    Args:
+        dim (int): size of one head.
+        max_seq_len (int): positions to prepare for.
+        base (float): base of the frequencies.
+
+    Source: https://arxiv.org/abs/2404.14219 (Phi-3), https://arxiv.org/abs/2104.09864 (RoPE)
+    """
+
+    def __init__(self, dim: int, max_seq_len: int = 4096, base: float = 10_000) -> None:
+        super().__init__(dim, max_seq_len, base)
+
+    def forward(self, x: Tensor, input_pos: Tensor | None = None) -> Tensor:
+        return super().forward(x, input_pos=input_pos)
+
+
+class Qwen2RotaryPositionalEmbeddings(Phi3RotaryPositionalEmbeddings):
+    """That of Phi-3 with Qwen2's base (https://arxiv.org/abs/2407.10671)."""
+
+    def __init__(self, dim: int, max_seq_len: int = 4096, base: float = 1_000_000.0) -> None:
+        super().__init__(dim, max_seq_len, base)

@@ -50,18 +50,11 @@ def decoder_only_tp_plan(
 ) -> dict[str, ParallelStyle]:
     """How to spread the decoder of an early-fusion model over a tensor-parallel mesh; encoders stay whole.
 
-    Activations between layers are on all devices, since images are put among the embedded tokens.
-
-    Args:
-        model (nn.Module): the model, its decoder in ``decoder``.
-        inference (bool): changes nothing; the plan serves both.
-        enable_fp8_training (bool): not supported.
-
-    Returns:
-        dict[str, ParallelStyle]: plan for ``parallelize_module``; ``*`` stands for a layer number.
+    Activations between layers are on all devices, since images are put among the embedded tokens; so one plan serves training
+    and inference. For the arguments see :func:`~torchtune.models.llama3.base_llama_tp_plan`.
 
     Raises:
-        ValueError: where ``enable_fp8_training`` is set.
+        ValueError: where ``enable_fp8_training`` is set, which is not supported.
     """
     if enable_fp8_training:
         raise ValueError("FP8 training isn't supported by Llama 4's plan: set enable_fp8_training to False")

@@ -11,8 +11,7 @@ from torchtune.models.mistral._component_builders import (
     mistral_classifier_spec,
     mistral_spec,
 )
-from torchtune.models.mistral._prompt_template import MistralChatTemplate
-from torchtune.models.mistral._tokenizer import MistralTokenizer
+from torchtune.models.mistral._tokenizer import MistralChatTemplate, MistralTokenizer
 
 _size = SizeRows(
     "Mistral", mistral_spec, module=__name__, source=SOURCE, vocab_size=32_000, max_seq_len=32_768, sliding_window=4096

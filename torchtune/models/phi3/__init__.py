@@ -1,10 +1,10 @@
 """Phi-3: models, tokenizer and weight conversion."""
 
 from torchtune.models._builders import SizeRows, builder_names
+from torchtune.models._rope import Phi3RotaryPositionalEmbeddings
 from torchtune.models._tokenizer import tokenizer_builder
 from torchtune.models.phi3._component_builders import SOURCE, lora_phi3, phi3, phi3_spec
 from torchtune.models.phi3._convert_weights import phi3_hf_to_tune, phi3_tune_to_hf
-from torchtune.models.phi3._position_embeddings import Phi3RotaryPositionalEmbeddings
 from torchtune.models.phi3._tokenizer import Phi3MiniTokenizer
 
 _size = SizeRows("Phi-3", phi3_spec, module=__name__, source=SOURCE)

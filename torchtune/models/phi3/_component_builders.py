@@ -9,7 +9,7 @@ from torchtune.models._dense import DecoderSpec, gated_mlp
 from torchtune.models._family import Family
 from torchtune.models._key_maps import PHI3_HF
 from torchtune.models._masks import windows
-from torchtune.models.phi3._position_embeddings import Phi3RotaryPositionalEmbeddings
+from torchtune.models._rope import Phi3RotaryPositionalEmbeddings
 
 SOURCE = "https://arxiv.org/abs/2404.14219 (Phi-3 Technical Report)"
 

@@ -1,10 +1,10 @@
 """Qwen2: models, tokenizer and weight conversion."""
 
 from torchtune.models._builders import LORA_ORDER_TIED, SizeRows, builder_names
+from torchtune.models._rope import Qwen2RotaryPositionalEmbeddings
 from torchtune.models._tokenizer import tokenizer_builder
 from torchtune.models.qwen2._component_builders import SOURCE, lora_qwen2, qwen2, qwen2_spec
 from torchtune.models.qwen2._convert_weights import qwen2_hf_to_tune, qwen2_tune_to_hf
-from torchtune.models.qwen2._positional_embeddings import Qwen2RotaryPositionalEmbeddings
 from torchtune.models.qwen2._tokenizer import Qwen2Tokenizer
 
 _size = SizeRows("Qwen2", qwen2_spec, module=__name__, source=SOURCE, max_seq_len=32_768, norm_eps=1e-6)

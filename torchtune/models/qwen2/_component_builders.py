@@ -8,7 +8,7 @@ from torchtune.models._builders import component_builders, lora_attention_builde
 from torchtune.models._dense import DecoderSpec
 from torchtune.models._family import Family
 from torchtune.models._key_maps import QWEN2_HF
-from torchtune.models.qwen2._positional_embeddings import Qwen2RotaryPositionalEmbeddings
+from torchtune.models._rope import Qwen2RotaryPositionalEmbeddings
 
 SIZES = (
     "vocab_size num_layers num_heads num_kv_heads embed_dim intermediate_dim max_seq_len head_dim attn_dropout norm_eps "

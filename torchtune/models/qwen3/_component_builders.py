@@ -8,8 +8,8 @@ from torchtune.models._builders import component_builders, spec_function
 from torchtune.models._dense import DecoderSpec
 from torchtune.models._family import Family
 from torchtune.models._key_maps import QWEN3_HF
+from torchtune.models._rope import Qwen2RotaryPositionalEmbeddings
 from torchtune.models.qwen2._component_builders import SIZES
-from torchtune.models.qwen2._positional_embeddings import Qwen2RotaryPositionalEmbeddings
 
 
 @spec_function(SIZES, rope=Qwen2RotaryPositionalEmbeddings, rope_base=1_000_000.0)

@@ -52,22 +52,6 @@ class OptimizerInBackward(Optimizer):
         for optimizer in self._optimizers:
             optimizer.step()
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop gradients that are left, for instance from before this optimizer was made.
-
-        Args:
-            set_to_none (bool): as in ``torch.optim.Optimizer.zero_grad``.
-        """
-        super().zero_grad(set_to_none=set_to_none)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of all parameters, in the form of one optimizer's.
-
-        Returns:
-            dict[str, Any]: ``state`` by the parameter's index, and one group per parameter.
-        """
-        return super().state_dict()
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what ``state_dict`` returned.
 
