@@ -11,7 +11,8 @@ from torchtune.models.llama2._component_builders import (
     lora_llama2,
     lora_llama2_classifier,
 )
-from torchtune.models.llama2._tokenizer import Llama2ChatTemplate, Llama2Tokenizer
+from torchtune.models.llama2._prompt_template import Llama2ChatTemplate
+from torchtune.models.llama2._tokenizer import Llama2Tokenizer
 
 _size = SizeRows("Llama 2", llama2_spec, module=__name__, source=SOURCE, vocab_size=32_000, max_seq_len=4096)
 _reward = SizeRows(

@@ -11,7 +11,8 @@ from torchtune.models.mistral._component_builders import (
     mistral_classifier_spec,
     mistral_spec,
 )
-from torchtune.models.mistral._tokenizer import MistralChatTemplate, MistralTokenizer
+from torchtune.models.mistral._prompt_template import MistralChatTemplate
+from torchtune.models.mistral._tokenizer import MistralTokenizer
 
 _size = SizeRows(
     "Mistral", mistral_spec, module=__name__, source=SOURCE, vocab_size=32_000, max_seq_len=32_768, sliding_window=4096
