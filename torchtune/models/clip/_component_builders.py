@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -181,3 +181,11 @@ def clip_vision_encoder(
         in_channels=in_channels,
         append_cls_token=append_cls_token,
     )
+
+
+def clip_part(sizes: Mapping[str, Any], **options: Any) -> VisionTransformer:
+    """The image encoder inside of another model, from the arguments ``sizes`` of that one's builder."""
+    names = {"embed_dim": "clip_embed_dim", "num_layers": "clip_num_layers", "out_indices": "clip_hidden_states"}
+    names |= {name: name for name in ("tile_size", "patch_size", "num_heads", "max_num_tiles", "in_channels")}
+    own = {ours: sizes[theirs] for ours, theirs in names.items()}
+    return clip_vision_encoder(**own, activation=nn.GELU, **options)

@@ -17,7 +17,7 @@ from torchtune.models._dense import (
     feed_forward,
     self_attention,
 )
-from torchtune.models.clip._component_builders import clip_vision_encoder, vision_layer
+from torchtune.models.clip._component_builders import clip_part, vision_layer
 from torchtune.models.llama3_1._component_builders import llama3_1_spec
 from torchtune.models.llama3_2_vision._encoder import (
     Llama3VisionEncoder,
@@ -43,21 +43,7 @@ def _encoder(
     max_num_tiles: int = 4,
     in_channels: int = 3,
 ) -> Llama3VisionEncoder:
-    clip = clip_vision_encoder(
-        tile_size=tile_size,
-        patch_size=patch_size,
-        embed_dim=clip_embed_dim,
-        num_layers=clip_num_layers,
-        num_heads=num_heads,
-        activation=nn.GELU,
-        out_indices=clip_hidden_states,
-        max_num_tiles=max_num_tiles,
-        in_channels=in_channels,
-        attn_bias=False,
-        output_cls_projection=False,
-        adapter=clip_adapter,
-        vision_transformer=Llama3VisionTransformer,
-    )
+    clip = clip_part(locals(), attn_bias=False, adapter=clip_adapter, vision_transformer=Llama3VisionTransformer)
     num_hidden = len(clip_hidden_states or [])
     head = Llama3VisionProjectionHead(
         layers=nn.ModuleList(

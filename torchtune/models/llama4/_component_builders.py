@@ -13,7 +13,7 @@ from torchtune.models._builders import part_builders
 from torchtune.models._dense import NO_ADAPTER, Adapter, DecoderSpec, dense_decoder, dequantize_state_dict, feed_forward
 from torchtune.models._masks import ChunkMask
 from torchtune.models._moe import mixture_of_experts
-from torchtune.models.clip._component_builders import clip_vision_encoder
+from torchtune.models.clip._component_builders import clip_part
 from torchtune.models.llama4._encoder import Llama4VisionEncoder, Llama4VisionProjectionHead
 from torchtune.models.llama4._position_embeddings import Llama4ScaledRoPE, UncachedRoPE
 from torchtune.modules import TransformerDecoder, rms_norm
@@ -177,23 +177,7 @@ def _vision_encoder(
     max_num_tiles: int = 1,
     in_channels: int = 3,
 ) -> Llama4VisionEncoder:
-    clip = clip_vision_encoder(
-        tile_size=tile_size,
-        patch_size=patch_size,
-        embed_dim=clip_embed_dim,
-        num_layers=clip_num_layers,
-        num_heads=num_heads,
-        activation=nn.GELU,
-        attn_bias=True,
-        use_rope=True,
-        out_indices=clip_hidden_states,
-        max_num_tiles=max_num_tiles,
-        in_channels=in_channels,
-        output_cls_projection=False,
-        append_cls_token=True,
-        use_tile_pos_embed=False,
-        adapter=adapter,
-    )
+    clip = clip_part(locals(), adapter=adapter, use_rope=True, append_cls_token=True, use_tile_pos_embed=False)
     head = _projection_head(fusion_adapter, decoder_embed_dim, clip_embed_dim, projection_embed_dim)
     encoder = Llama4VisionEncoder(clip=clip, projection_head=head)
     if adapter.quantize_base:
