@@ -7,7 +7,7 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from torchtune.training.memory import OptimizerInBackwardWrapper
+from torchtune.training.memory import OptimizerInBackwardWrapper, optimizers_of
 
 
 def get_cosine_schedule_with_warmup(
@@ -44,10 +44,7 @@ def get_lr(optimizer: Optimizer | OptimizerInBackwardWrapper) -> float:
     Raises:
         RuntimeError: if they differ.
     """
-    optimizers = (
-        list(optimizer.optim_map.values()) if isinstance(optimizer, OptimizerInBackwardWrapper) else [optimizer]
-    )
-    rates = {float(group["lr"]) for opt in optimizers for group in opt.param_groups}
+    rates = {float(group["lr"]) for opt in optimizers_of(optimizer).values() for group in opt.param_groups}
     if len(rates) != 1:
         raise RuntimeError(f"Parameter groups with different learning rates have no single one: found {sorted(rates)}")
     return rates.pop()

@@ -162,6 +162,11 @@ class OptimizerInBackwardWrapper:
         """
 
 
+def optimizers_of(optimizer: Optimizer | OptimizerInBackwardWrapper) -> dict[str, Optimizer]:
+    """By the name of its parameter each optimizer of the backward pass; any other under ``""``."""
+    return optimizer.optim_map if isinstance(optimizer, OptimizerInBackwardWrapper) else {"": optimizer}
+
+
 class InBackwardSchedule:
     """A learning rate schedule for optimizers that step in the backward pass, with the methods of any other.
 

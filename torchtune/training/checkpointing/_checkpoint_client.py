@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ from torchtune.training.checkpointing._utils import (
     TOTAL_STEPS_KEY,
     VAL_DATALOADER_KEY,
 )
-from torchtune.training.memory import OptimizerInBackwardWrapper
+from torchtune.training.memory import OptimizerInBackwardWrapper, optimizers_of
 
 if TYPE_CHECKING:
     from torchtune.data.formats import ChatFormat
@@ -99,17 +100,7 @@ class TrainingProgress:
 
 
 def with_resume_decided(cfg: DictConfig) -> DictConfig:
-    """A config whose ``resume_from_checkpoint`` is true or false: ``auto`` is true where the run left anything to resume from.
-
-    Args:
-        cfg: a recipe's config.
-
-    Returns:
-        A new config, or the same one if it doesn't say ``auto``.
-
-    Raises:
-        ValueError: if it says anything else.
-    """
+    """A config whose ``resume_from_checkpoint`` is true or false: ``auto`` is true where there is anything to resume from."""
     asked = cfg.get("resume_from_checkpoint")
     if asked is None or isinstance(asked, bool):
         return cfg
@@ -185,16 +176,8 @@ class CheckpointClient:
         return bool(newest) and newest == resumable(folder, DCP_METADATA)[-1:]
 
     def load_base_checkpoint(self) -> dict[str, Any]:
-        """Load by the file checkpointer: the model to start from, or, when resuming, all that was saved.
-
-        Returns:
-            ``model``, and when resuming the adapter, the optimizer's state, counters, positions and this rank's RNG state.
-        """
-        state = self.checkpointer.load_checkpoint()
-        for key in (DATALOADER_KEY, VAL_DATALOADER_KEY, RNG_KEY):
-            if key in state:
-                state[key] = own_part(state[key])
-        return state
+        """The model to start from, or, when resuming, all that was saved, with this rank's positions and RNG state."""
+        return _for_ranks(self.checkpointer.load_checkpoint(), own_part)
 
     def load_distributed_checkpoint(
         self,
@@ -219,11 +202,8 @@ class CheckpointClient:
         state = self._rank_state(model, optimizer, adapter_only=adapter_config is not None)
         state["run"] = b""
         loaded = self.distributed_checkpointer.load_checkpoint(state, adapter_only=adapter_config is not None)
-        set_rank_state(model, optimizer, loaded)
-        run = unpack(loaded["run"])
-        for key in (DATALOADER_KEY, VAL_DATALOADER_KEY, RNG_KEY):
-            if key in run:
-                run[key] = own_part(run[key])
+        _set_rank_state(model, optimizer, loaded)
+        run = _for_ranks(torch.load(io.BytesIO(loaded["run"]), weights_only=True), own_part)
         if dataloader is not None and DATALOADER_KEY in run:
             dataloader.load_state_dict(run[DATALOADER_KEY])
         return run
@@ -266,24 +246,18 @@ class CheckpointClient:
             training_progress.rng_state = get_rng_state()
         intermediate = not training_progress.finished
         step = training_progress.steps_run if dir_prefix == "step" else None
-        progress = training_progress.state_dict()
-        for key in (DATALOADER_KEY, VAL_DATALOADER_KEY, RNG_KEY):
-            if key in progress:
-                progress[key] = per_rank(progress[key])
+        progress = _for_ranks(training_progress.state_dict(), per_rank)
         if intermediate and (self._async or not full_tensors):
-            state = self._rank_state(model, optimizer, adapter_only=adapter_config is not None)
-            state["run"] = pack(progress)
+            only = adapter_config is not None
+            state = self._rank_state(model, optimizer, adapter_only=only)
+            # One value: DCP would need to know the names and kinds of each before it can load them.
+            torch.save(progress, packed := io.BytesIO())
+            state["run"] = packed.getvalue()
             self.distributed_checkpointer.save_checkpoint(
-                state,
-                epoch,
-                save_async=self._async,
-                adapter_only=adapter_config is not None,
-                step=step,
-                dir_prefix=dir_prefix,
+                state, epoch, save_async=self._async, adapter_only=only, step=step, dir_prefix=dir_prefix
             )
         else:
-            if self._dcp is not None:
-                self._dcp.wait()
+            self.wait()
             state = self._full_state(model, optimizer, intermediate, adapter_config, adapter_only)
             with first_rank_writes() as writes:
                 if writes:
@@ -322,28 +296,20 @@ class CheckpointClient:
 
             state[ADAPTER_KEY] = get_adapter_state_dict(weights, device="cpu")
             state[ADAPTER_CONFIG] = adapter_config
-            if not adapter_only:
+            if not adapter_only and not isinstance(
+                self.checkpointer, FullModelHFCheckpointer
+            ):  # which merges as it writes
                 # A copy of the dictionary, for merging drops the adapter's keys; base weights are replaced, not written to.
-                state[MODEL_KEY] = (
-                    weights
-                    if self._merges_as_it_writes
-                    else get_merged_lora_ckpt(
-                        dict(weights), rank=adapter_config["r"], alpha=adapter_config["lora_alpha"]
-                    )
-                )
+                weights = get_merged_lora_ckpt(dict(weights), adapter_config["r"], adapter_config["lora_alpha"])
+            if not adapter_only:
+                state[MODEL_KEY] = weights
         if with_optimizer:
-            if isinstance(optimizer, OptimizerInBackwardWrapper):
-                state[OPT_KEY] = {
-                    name: get_full_optimizer_state_dict(model, opt, self._is_rank_zero, device)
-                    for name, opt in optimizer.optim_map.items()
-                }
-            else:
-                state[OPT_KEY] = get_full_optimizer_state_dict(model, optimizer, self._is_rank_zero, device)
+            states = {
+                name: get_full_optimizer_state_dict(model, opt, self._is_rank_zero, device)
+                for name, opt in optimizers_of(optimizer).items()
+            }
+            state[OPT_KEY] = states if isinstance(optimizer, OptimizerInBackwardWrapper) else states[""]
         return state
-
-    @property
-    def _merges_as_it_writes(self) -> bool:
-        return isinstance(self.checkpointer, FullModelHFCheckpointer)
 
     @property
     def _gather_device(self) -> torch.device | None:
@@ -360,36 +326,24 @@ class CheckpointClient:
             from torchtune.modules.peft import get_adapter_state_dict
 
             weights = get_adapter_state_dict(weights, device=None)
-        optimizers = (
-            list(optimizer.optim_map.values()) if isinstance(optimizer, OptimizerInBackwardWrapper) else [optimizer]
-        )
         options = StateDictOptions(flatten_optimizer_state_dict=True)
         merged: dict[str, Any] = {}
-        for opt in optimizers:
+        for opt in optimizers_of(optimizer).values():
             merged.update(get_optimizer_state_dict(model, opt, options=options))
         return {MODEL_KEY: weights, OPT_KEY: merged}
 
 
-def set_rank_state(model: nn.Module, optimizer: AnyOptimizer, loaded: dict[str, Any]) -> None:
+def _for_ranks(state: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """A state with what differs from rank to rank changed: gathered to be saved, or this rank's part after loading."""
+    own = (DATALOADER_KEY, VAL_DATALOADER_KEY, RNG_KEY)
+    return {key: change(value) if key in own else value for key, value in state.items()}
+
+
+def _set_rank_state(model: nn.Module, optimizer: AnyOptimizer, loaded: dict[str, Any]) -> None:
     """Put what DCP loaded into model and optimizer."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 
     model.load_state_dict(loaded[MODEL_KEY], strict=False)
-    optimizers = (
-        list(optimizer.optim_map.values()) if isinstance(optimizer, OptimizerInBackwardWrapper) else [optimizer]
-    )
     options = StateDictOptions(flatten_optimizer_state_dict=True, strict=False)
-    for opt in optimizers:
+    for opt in optimizers_of(optimizer).values():
         set_optimizer_state_dict(model, opt, loaded[OPT_KEY], options=options)
-
-
-def pack(value: Any) -> bytes:
-    """Plain values as one: DCP would need to know the names and kinds of each before it can load them."""
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
-
-
-def unpack(data: bytes) -> Any:
-    """The values that :func:`pack` made bytes of."""
-    return torch.load(io.BytesIO(data), weights_only=True)

@@ -76,7 +76,6 @@ class FullModelHFCheckpointer(FileCheckpointer):
         keep_last_n_checkpoints: int | None = None,
         enable_dcp: bool = False,
     ) -> None:
-        resume = resume_from_checkpoint or should_load_recipe_state
         super().__init__(
             checkpoint_dir,
             checkpoint_files,
@@ -84,55 +83,12 @@ class FullModelHFCheckpointer(FileCheckpointer):
             output_dir,
             adapter_checkpoint,
             recipe_checkpoint,
-            resume,
-            keep_last_n_checkpoints,
+            resume_from_checkpoint,
+            should_load_recipe_state,
+            keep_last_n_checkpoints=keep_last_n_checkpoints,
         )
         self._safe_serialization = safe_serialization
-        self._config = read_json(get_path(self._checkpoint_dir, "config.json"))
-        self._layout = HFLayout(self._model_type, self._config)
-
-    def load_checkpoint(self) -> dict[str, Any]:
-        """Read the model, mapped, and, when resuming, the adapter and the run's state.
-
-        Returns:
-            ``model`` in our layout; ``adapter`` and the keys of the run's state where there are any.
-
-        Raises:
-            ValueError: if a file can't be read or holds something other than tensors.
-            KeyError: if a key isn't one of the layout.
-        """
-        return self._load()
-
-    def save_checkpoint(
-        self,
-        state_dict: dict[str, Any],
-        epoch: int,
-        intermediate_checkpoint: bool = False,
-        adapter_only: bool = False,
-        *,
-        step: int | None = None,
-        max_shard_size: str = "5GB",
-        dir_prefix: str = "epoch",
-    ) -> None:
-        """Write a checkpoint folder.
-
-        Args:
-            state_dict: ``model``; for an adapter also ``adapter`` and ``adapter_config``, and then ``model`` may hold the
-                adapter's weights, which are merged layer by layer; and the run's state.
-            epoch: number of the epoch, from 0; the folder's name where ``step`` is None.
-            intermediate_checkpoint: the run goes on after this: write its state.
-            adapter_only: leave the model's weights out.
-            step: number of optimizer steps done; then the folder is ``step_N``.
-            max_shard_size: largest size of a weight file, such as ``"5GB"``.
-            dir_prefix: another first part of the folder's name.
-
-        Raises:
-            ValueError: if ``adapter_only`` is asked for and there is no adapter, or there is no ``output_dir``.
-            OSError: if the disk is full or can't be written; earlier checkpoints stay as they are.
-        """
-        self._save(
-            state_dict, epoch, intermediate_checkpoint, adapter_only, step, dir_prefix, max_shard_size=max_shard_size
-        )
+        self._layout = HFLayout(self._model_type, read_json(get_path(self._checkpoint_dir, "config.json")))
 
     def _to_tune(self, state_dict: StateDict) -> StateDict:
         return self._layout.to_tune(state_dict)
@@ -140,26 +96,27 @@ class FullModelHFCheckpointer(FileCheckpointer):
     def _adapter_to_tune(self, state_dict: StateDict) -> StateDict:
         return self._layout.adapter_from_peft(state_dict)
 
-    def _write_model(self, draft: Draft, state_dict: StateDict, **options: Any) -> None:
+    def _write_model(
+        self, draft: Draft, state_dict: StateDict, adapter: dict[str, Any] | None, max_shard_size: str
+    ) -> None:
         from torchtune.modules.peft import get_merged_lora_ckpt
         from torchtune.modules.peft._utils import is_adapter_key
 
-        layout, adapter = self._layout, options["adapter"]
+        layout = self._layout
         convert: Convert = layout.from_tune
         if adapter is not None and any(map(is_adapter_key, state_dict)):
 
             def convert(part: Mapping[str, torch.Tensor]) -> StateDict:  # a layer is merged when it is written
                 return layout.from_tune(get_merged_lora_ckpt(dict(part), adapter["r"], adapter["lora_alpha"]))
 
-        hashes = write_sharded(
+        draft.hashes |= write_sharded(
             draft.path,
             state_dict,
             convert,
-            max_shard_size=options["max_shard_size"],
+            max_shard_size=max_shard_size,
             safe_serialization=self._safe_serialization,
             by_layer=layout.by_layer,
         )
-        draft.hashes.update(hashes)
         self._write_config(draft, state_dict)
 
     def _write_config(self, draft: Draft, state_dict: StateDict) -> None:
@@ -167,14 +124,11 @@ class FullModelHFCheckpointer(FileCheckpointer):
         config = dict(self._layout.config)
         embedding = state_dict.get("tok_embeddings.weight")
         if embedding is not None:
-            now = {
-                "vocab_size": embedding.shape[0],
-                **dict.fromkeys(("torch_dtype", "dtype"), str(embedding.dtype)[6:]),
-            }
+            dtype = str(embedding.dtype).removeprefix("torch.")
+            now = {"vocab_size": embedding.shape[0], "torch_dtype": dtype, "dtype": dtype}
             config.update({key: value for key, value in now.items() if key in config})
-        (draft.path / "config.json").write_text(
-            json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        written = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (draft.path / "config.json").write_text(written, encoding="utf-8")
 
     def _write_adapter(
         self, draft: Draft, subfolder: str, state_dict: StateDict, config: dict[str, Any] | None
@@ -209,55 +163,20 @@ class FullModelHFCheckpointer(FileCheckpointer):
 
 
 class _OneFileCheckpointer(FileCheckpointer):
-    """Layouts whose model is one torch file."""
+    """Layouts whose model is one torch file, ``model-00001-of-00001.bin`` where it is written."""
 
-    def __init__(
-        self,
-        checkpoint_dir: str,
-        checkpoint_files: list[str],
-        model_type: str,
-        output_dir: str,
-        adapter_checkpoint: str | None = None,
-        recipe_checkpoint: str | None = None,
-        resume_from_checkpoint: bool = False,
-        should_load_recipe_state: bool = False,
-    ) -> None:
-        if len(checkpoint_files) != 1:
+    def _find_weights(self, files: list[str] | dict[str, str]) -> list[Path]:
+        if len(files) != 1:
             raise ValueError(
-                f"{type(self).__name__} reads a single checkpoint file, found {len(checkpoint_files)}: {list(checkpoint_files)}. "
+                f"{type(self).__name__} reads a single checkpoint file, found {len(files)}: {list(files)}. "
                 "Use FullModelHFCheckpointer for sharded checkpoints."
             )
-        resume = resume_from_checkpoint or should_load_recipe_state
-        super().__init__(
-            checkpoint_dir, checkpoint_files, model_type, output_dir, adapter_checkpoint, recipe_checkpoint, resume
-        )
+        return super()._find_weights(files)
 
-    def save_checkpoint(
-        self,
-        state_dict: dict[str, Any],
-        epoch: int,
-        intermediate_checkpoint: bool = False,
-        adapter_only: bool = False,
-        **kwargs: Any,
+    def _write_model(
+        self, draft: Draft, state_dict: StateDict, adapter: dict[str, Any] | None, max_shard_size: str
     ) -> None:
-        """Write a checkpoint folder, the model as ``model-00001-of-00001.bin``.
-
-        Args:
-            state_dict: ``model``, for an adapter also ``adapter``, and the run's state.
-            epoch: number of the epoch, from 0.
-            intermediate_checkpoint: the run goes on after this: write its state.
-            adapter_only: leave the model's weights out.
-            **kwargs: ``step`` and ``dir_prefix`` name the folder, as in :class:`FullModelHFCheckpointer`.
-
-        Raises:
-            ValueError: if ``adapter_only`` is asked for and there is no adapter.
-            OSError: if the disk is full or can't be written; earlier checkpoints stay as they are.
-        """
-        naming = {"step": kwargs.get("step"), "dir_prefix": kwargs.get("dir_prefix", "epoch")}
-        self._save(state_dict, epoch, intermediate_checkpoint, adapter_only, **naming)
-
-    def _write_model(self, draft: Draft, state_dict: StateDict, **options: Any) -> None:
-        name = SHARD_FNAME.format(cpt_idx="1".zfill(5), num_shards="1".zfill(5)) + ".bin"
+        name = SHARD_FNAME.format(cpt_idx="00001", num_shards="00001") + ".bin"
         draft.save(name, {key: tensor.contiguous() for key, tensor in self._from_tune(state_dict).items()})
 
     def _from_tune(self, state_dict: StateDict) -> StateDict:
@@ -265,29 +184,10 @@ class _OneFileCheckpointer(FileCheckpointer):
 
 
 class FullModelMetaCheckpointer(_OneFileCheckpointer):
-    """Reads and writes checkpoints in Meta's own layout (``consolidated.00.pth``).
+    """Reads and writes checkpoints in Meta's own layout, one file (``consolidated.00.pth``).
 
-    Args:
-        checkpoint_dir: folder of the model to start from.
-        checkpoint_files: its one weight file, in a list.
-        model_type: name of a :class:`ModelType`.
-        output_dir: folder for this run's checkpoints.
-        adapter_checkpoint: when resuming, the adapter's file, as in :class:`FullModelHFCheckpointer`.
-        recipe_checkpoint: when resuming, the run's state.
-        resume_from_checkpoint: go on from the newest complete checkpoint in ``output_dir``.
-        should_load_recipe_state: the same.
-
-    Raises:
-        ValueError: if there is not exactly one file, or nothing to resume from.
+    See :class:`FullModelHFCheckpointer` for the parameters.
     """
-
-    def load_checkpoint(self) -> dict[str, Any]:
-        """Read the model, and, when resuming, the adapter and the run's state.
-
-        Raises:
-            ValueError: if a file can't be read or holds something other than tensors.
-        """
-        return self._load()
 
     def _to_tune(self, state_dict: StateDict) -> StateDict:
         return meta_to_tune(state_dict, self._model_type)
@@ -297,35 +197,10 @@ class FullModelMetaCheckpointer(_OneFileCheckpointer):
 
 
 class FullModelTorchTuneCheckpointer(_OneFileCheckpointer):
-    """Reads and writes checkpoints with our own keys, such as those of quantized models.
+    """Reads and writes checkpoints with our own keys, such as those of quantized models, in one file.
 
-    Args:
-        checkpoint_dir: folder of the model to start from.
-        checkpoint_files: its one weight file, in a list.
-        model_type: name of a :class:`ModelType`.
-        output_dir: folder for this run's checkpoints.
-        adapter_checkpoint: when resuming, the adapter's file, as in :class:`FullModelHFCheckpointer`.
-        recipe_checkpoint: when resuming, the run's state.
-        resume_from_checkpoint: go on from the newest complete checkpoint in ``output_dir``.
-        should_load_recipe_state: the same.
-
-    Raises:
-        ValueError: if there is not exactly one file, or nothing to resume from.
+    See :class:`FullModelHFCheckpointer` for the parameters.
     """
-
-    def load_checkpoint(self, weights_only: bool = True) -> dict[str, Any]:
-        """Read the model, and, when resuming, the adapter and the run's state.
-
-        Args:
-            weights_only: refuse everything but tensors and plain values; quantized models of old torchao need False.
-
-        Returns:
-            ``model``, and when resuming ``adapter`` and the keys of the run's state.
-
-        Raises:
-            ValueError: if a file can't be read or holds something other than tensors.
-        """
-        return self._load(weights_only)
 
     def _to_tune(self, state_dict: StateDict) -> StateDict:
         return state_dict

@@ -82,15 +82,7 @@ def _resolve(functions: _Functions, name: str | None, model_type: ModelType) -> 
 
 
 class HFLayout:
-    """The Hugging Face layout of one model.
-
-    Args:
-        model_type: its layout.
-        config: contents of its ``config.json``; sizes of its attention heads are read from it.
-
-    Raises:
-        ValueError: if ``config`` lacks a size that the layout needs.
-    """
+    """The Hugging Face layout of one model, whose ``config.json`` says the sizes of its attention heads."""
 
     def __init__(self, model_type: ModelType, config: Mapping[str, Any]) -> None:
         self.model_type = model_type
@@ -129,8 +121,7 @@ class HFLayout:
     def to_tune(self, state_dict: Mapping[str, torch.Tensor]) -> StateDict:
         """Our layout of Hugging Face tensors; views where nothing moves."""
         if functions := _HF_FUNCTIONS.get(self.model_type):
-            extra = _vision_sizes(self.config) if functions.sizes else {}
-            return _resolve(functions, functions.load, self.model_type)(dict(state_dict), **extra)
+            return self._by_code(functions, functions.load, state_dict)
         if self._family is not None:
             return self._family.to_tune(dict(state_dict), self.config)
         from torchtune.models._convert import UnexpectedKey, convert_to_tune
@@ -150,20 +141,22 @@ class HFLayout:
     def from_tune(self, state_dict: Mapping[str, torch.Tensor]) -> StateDict:
         """Hugging Face's layout of our tensors."""
         if functions := _HF_FUNCTIONS.get(self.model_type):
-            extra = _vision_sizes(self.config) if functions.sizes else {}
-            return _resolve(functions, functions.save, self.model_type)(dict(state_dict), **extra)
+            return self._by_code(functions, functions.save, state_dict)
         if self._family is not None:
             return self._family.to_hf(dict(state_dict), self.config)
         from torchtune.models._convert import convert_from_tune
 
         return convert_from_tune(state_dict, self.key_map, self.sizes)
 
+    def _by_code(self, functions: _Functions, name: str | None, state_dict: Mapping[str, torch.Tensor]) -> StateDict:
+        extra = _vision_sizes(self.config) if functions.sizes else {}
+        return _resolve(functions, name, self.model_type)(dict(state_dict), **extra)
+
     def writes_peft(self, adapter: Mapping[str, torch.Tensor]) -> bool:
         """Whether an adapter of this layout can be written for PEFT, which has no DoRA for models with adapted experts."""
         experts = any(".experts.lora_" in key for key in adapter)
-        return (
-            self.by_layer and self.key_map.peft and not (experts and any(key.endswith("magnitude") for key in adapter))
-        )
+        dora = any(key.endswith("magnitude") for key in adapter)
+        return self.by_layer and self.key_map.peft and not (experts and dora)
 
     def adapter_to_peft(self, state_dict: StateDict) -> StateDict:
         """PEFT's layout of our adapter tensors."""

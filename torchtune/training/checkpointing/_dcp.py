@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import StorageMeta
 
+from torchtune.training._distributed import get_world_size_and_rank
 from torchtune.training.checkpointing._folders import (
     ADVICE,
     DCP_METADATA,
@@ -47,14 +48,8 @@ _METADATA_CLASSES = {
 
 
 def latest_dcp_folder(folder: Path, adapter_only: bool = False) -> Path | None:
-    """The newest complete DCP checkpoint in ``folder``, None if there is none.
-
-    Args:
-        folder: where checkpoints are.
-        adapter_only: look for one of an adapter.
-
-    Raises:
-        ValueError: if it is damaged; names the newest before it that is whole.
+    """The newest complete DCP checkpoint in a folder, of an adapter or not; None if there is none, an error if it is
+    damaged.
     """
     recover(folder)
     found = []
@@ -64,8 +59,7 @@ def latest_dcp_folder(folder: Path, adapter_only: bool = False) -> Path | None:
             kind = bool(read_manifest(path).get("adapter_only"))
         if kind == adapter_only:
             found.append(path)
-    first = not dist.is_initialized() or dist.get_rank() == 0
-    return refuse_damaged(found, check=first) if found else None
+    return refuse_damaged(found, check=get_world_size_and_rank()[1] == 0) if found else None
 
 
 class _MetadataUnpickler(pickle.Unpickler):
@@ -135,11 +129,8 @@ def _causes(error: BaseException) -> str:
 
 
 class DCPWriter:
-    """Writes drafts by DCP and commits them when all ranks are done, one at a time.
-
-    Args:
-        process_group: ranks that take part; None makes a gloo group of all.
-        keep_last_n: how many checkpoints of a kind stay; None: all.
+    """Writes drafts by DCP and commits them when all ranks of a group (None: a gloo group of all) are done, one at a
+    time.
     """
 
     def __init__(self, process_group: dist.ProcessGroup | None = None, keep_last_n: int | None = None) -> None:
@@ -186,11 +177,7 @@ class DCPWriter:
             self._error = error
 
     def wait(self) -> None:
-        """Wait for the save in the background.
-
-        Raises:
-            OSError: if it failed.
-        """
+        """Wait for the save in the background, and raise its error."""
         if self._pending is None:
             return
         self._pending.join()

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch.distributed as dist
-
+from torchtune.training._distributed import get_world_size_and_rank
 from torchtune.training.checkpointing._folders import (
     Draft,
     ResumePoint,
@@ -44,16 +43,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger("torchtune")
 
 
-def _is_rank_zero() -> bool:
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
 #: Where a merged checkpoint keeps its adapter for PEFT.
 ADAPTER_FOLDER = "adapter"
 
 
 class FileCheckpointer:
-    """The mechanics that the three file layouts share; a layout says how the model itself is read and written."""
+    """What the three file layouts share; a layout says how the model itself is read and written."""
 
     def __init__(
         self,
@@ -61,9 +56,11 @@ class FileCheckpointer:
         checkpoint_files: list[str] | dict[str, str],
         model_type: str,
         output_dir: str | None,
-        adapter_checkpoint: str | None,
-        recipe_checkpoint: str | None,
-        resume: bool,
+        adapter_checkpoint: str | None = None,
+        recipe_checkpoint: str | None = None,
+        resume_from_checkpoint: bool = False,
+        should_load_recipe_state: bool = False,
+        *,
         keep_last_n_checkpoints: int | None = None,
     ) -> None:
         if keep_last_n_checkpoints is not None and keep_last_n_checkpoints < 1:
@@ -80,10 +77,11 @@ class FileCheckpointer:
         if self._output_dir is not None:
             check_outdir_not_in_ckptdir(self._checkpoint_dir, self._output_dir)
             check_writable(self._output_dir)
-        if resume:
+        if resume_from_checkpoint or should_load_recipe_state:
             if self._output_dir is None:
                 raise ValueError("resume_from_checkpoint=True needs checkpointer.output_dir, the folder of the run")
-            self._resume = find_resume_point(self._output_dir, recipe_checkpoint, check=_is_rank_zero())
+            first = get_world_size_and_rank()[1] == 0
+            self._resume = find_resume_point(self._output_dir, recipe_checkpoint, check=first)
             _log.info("Resuming from %s", self._resume.folder)
         self._adapter_checkpoint = self._find_adapter(adapter_checkpoint)
         self._checkpoint_paths = self._find_weights(checkpoint_files)
@@ -108,7 +106,16 @@ class FileCheckpointer:
             return weight_files(self._checkpoint_dir)
         return [get_path(self._checkpoint_dir, str(file)) for file in files]
 
-    def _load(self, weights_only: bool = True) -> dict[str, Any]:
+    def load_checkpoint(self, weights_only: bool = True) -> dict[str, Any]:
+        """The model in our layout, mapped, and, when resuming, the adapter and the run's state, by their keys.
+
+        Args:
+            weights_only: refuse everything but tensors and plain values; quantized models of old torchao need False.
+
+        Raises:
+            ValueError: if a file can't be read or holds something other than tensors.
+            KeyError: if a key isn't one of the layout.
+        """
         state: dict[str, Any] = {MODEL_KEY: self._to_tune(read_weights(self._checkpoint_paths, weights_only))}
         if self._adapter_checkpoint is not None:
             adapter = safe_torch_load(self._adapter_checkpoint)
@@ -119,17 +126,33 @@ class FileCheckpointer:
             state.update(safe_torch_load(self._resume.recipe_state, mmap=False))
         return state
 
-    def _save(
+    def save_checkpoint(
         self,
         state_dict: dict[str, Any],
         epoch: int,
-        intermediate_checkpoint: bool,
-        adapter_only: bool,
+        intermediate_checkpoint: bool = False,
+        adapter_only: bool = False,
+        *,
         step: int | None = None,
+        max_shard_size: str = "5GB",
         dir_prefix: str = "epoch",
-        **options: Any,
     ) -> None:
-        """Write one complete folder, then drop what is surplus."""
+        """Write a checkpoint folder, then drop what is surplus.
+
+        Args:
+            state_dict: ``model``; for an adapter also ``adapter`` and ``adapter_config``, and then ``model`` may hold the
+                adapter's weights, which are merged layer by layer (Hugging Face layout); and the run's state.
+            epoch: number of the epoch, from 0; the folder's name where ``step`` is None.
+            intermediate_checkpoint: the run goes on after this: write its state.
+            adapter_only: leave the model's weights out.
+            step: number of optimizer steps done; then the folder is ``step_N``.
+            max_shard_size: largest size of a weight file, such as ``"5GB"``, where the layout has several.
+            dir_prefix: another first part of the folder's name.
+
+        Raises:
+            ValueError: if ``adapter_only`` is asked for and there is no adapter, or there is no ``output_dir``.
+            OSError: if the disk is full or can't be written; earlier checkpoints stay as they are.
+        """
         if self._output_dir is None:
             raise ValueError("save_checkpoint needs checkpointer.output_dir; it is not set")
         if adapter_only and ADAPTER_KEY not in state_dict:
@@ -141,7 +164,7 @@ class FileCheckpointer:
         info = {"epoch": epoch, "step": step, "adapter_only": adapter_only, "model_type": self._model_type.name}
         with new_checkpoint(self._output_dir / name, **info) as draft:
             if not adapter_only:
-                self._write_model(draft, state_dict[MODEL_KEY], adapter=state_dict.get(ADAPTER_CONFIG), **options)
+                self._write_model(draft, state_dict[MODEL_KEY], state_dict.get(ADAPTER_CONFIG), max_shard_size)
             if ADAPTER_KEY in state_dict:
                 draft.save(f"{ADAPTER_MODEL_FNAME}.pt", state_dict[ADAPTER_KEY])
                 # transformers would put the adapter on top of the merged weights beside it: then it gets a folder of its own.
@@ -170,7 +193,9 @@ class FileCheckpointer:
             f"{self._adapter_checkpoint}: {type(self).__name__} reads adapters as {ADAPTER_MODEL_FNAME}.pt only"
         )
 
-    def _write_model(self, draft: Draft, state_dict: StateDict, **options: Any) -> None:
+    def _write_model(
+        self, draft: Draft, state_dict: StateDict, adapter: dict[str, Any] | None, max_shard_size: str
+    ) -> None:
         raise NotImplementedError
 
     def _write_adapter(
@@ -180,11 +205,7 @@ class FileCheckpointer:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of the model in a folder: those of its index, or all that are named as weights are.
-
-    Raises:
-        ValueError: if there are none.
-    """
+    """The files of the model in a folder: those of its index, or all that are named as weights are."""
     for index in (SAFETENSOR_INDEX_FNAME, TORCH_INDEX_FNAME):
         if (folder / index).is_file():
             names = read_json(folder / index).get("weight_map")

@@ -43,12 +43,8 @@ _log = logging.getLogger("torchtune")
 
 @dataclass
 class Draft:
-    """A checkpoint folder that is being written.
-
-    Args:
-        path: the folder under its temporary name; files go here.
-        info: what the manifest says besides the files.
-        hashes: SHA-256 of files whose writer knows it, by name; the others are read again.
+    """A checkpoint folder that is being written, what its manifest says besides, and the SHA-256 of files whose writer
+    knows it.
     """
 
     path: Path
@@ -69,18 +65,7 @@ def checkpoint_name(epoch: int, step: int | None = None, dir_prefix: str = "epoc
 
 @contextmanager
 def new_checkpoint(final: Path, **info: Any) -> Iterator[Draft]:
-    """Write a checkpoint folder that appears under its name only when it is complete.
-
-    Args:
-        final: the folder's path; a folder that is there is replaced at the end.
-        **info: JSON values for the manifest.
-
-    Yields:
-        The draft to write into.
-
-    Raises:
-        OSError: if the disk is full or the folder can't be written; what was there stays as it was.
-    """
+    """Write a checkpoint folder that appears under its name only when it is complete."""
     temporary = final.with_name(f".{final.name}{_TMP}")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -90,10 +75,8 @@ def new_checkpoint(final: Path, **info: Any) -> Iterator[Draft]:
         commit(draft, final)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise OSError(
-            error.errno,
-            f"the checkpoint {final} could not be written ({error.strerror or error}); {ADVICE}",
-        ) from error
+        text = f"the checkpoint {final} could not be written ({error.strerror or error}); {ADVICE}"
+        raise OSError(error.errno, text) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -126,9 +109,6 @@ class HashedFile:
 
     Another thread hashes what this one writes; a third has the disk begin early, so that the flush at the end is short.
     Nothing is copied; the last data that was given is kept until it is hashed.
-
-    Args:
-        path: file to write.
     """
 
     def __init__(self, path: Path) -> None:
@@ -178,13 +158,8 @@ class HashedFile:
 
 
 def torch_save(value: Any, path: Path) -> str:
-    """``torch.save`` whose error is the disk's: where it runs full, torch only says that a position is unexpected.
-
-    Returns:
-        The file's SHA-256 in hexadecimal.
-
-    Raises:
-        OSError: if the file can't be written.
+    """``torch.save`` that gives the SHA-256, and the disk's error: where it runs full, torch says that a position is
+    unexpected.
     """
     import torch
 
@@ -199,11 +174,7 @@ def torch_save(value: Any, path: Path) -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder, and hold that files can be written there: better now than at the first checkpoint.
-
-    Raises:
-        OSError: if they can't.
-    """
+    """Make a folder, and hold that files can be written there: better now than at the first checkpoint."""
     probe = folder / f".torchtune_writable_{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -261,11 +232,7 @@ def recover(output_dir: Path) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint folder.
-
-    Raises:
-        ValueError: if it is damaged, or names files elsewhere.
-    """
+    """The manifest of a checkpoint folder; an error if it is damaged, or names files elsewhere."""
     path = folder / MANIFEST_FNAME
     manifest = read_json(path)
     files = manifest.get("files")
@@ -297,12 +264,7 @@ def _by_time(output_dir: Path) -> list[tuple[int, Path]]:
 
 
 def check_folder(folder: Path, hashes: bool = True) -> list[str]:
-    """What is wrong with a checkpoint folder, in words; empty if nothing is.
-
-    Args:
-        folder: folder with a manifest.
-        hashes: read the files and compare their hashes; else names and sizes only.
-    """
+    """What is wrong with a checkpoint folder, in words; without ``hashes`` only names and sizes are compared."""
     try:
         files = read_manifest(folder)["files"]
     except ValueError as error:
@@ -343,12 +305,7 @@ def prune(output_dir: Path, keep_last_n: int, kind: str) -> None:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a run goes on from.
-
-    Args:
-        folder: the checkpoint folder.
-        recipe_state: its file with optimizer, position and counters.
-    """
+    """Where a run goes on from: a checkpoint folder, and its file with optimizer, position and counters."""
 
     folder: Path
     recipe_state: Path
@@ -376,14 +333,8 @@ def can_resume(output_dir: Path, recipe_checkpoint: str | None = None) -> bool:
 
 
 def refuse_damaged(folders: list[Path], check: bool = True) -> Path:
-    """The newest of some checkpoint folders, which has to be whole.
-
-    Args:
-        folders: oldest first.
-        check: compare the files with the manifest's hashes.
-
-    Raises:
-        ValueError: if it is damaged; names the newest before it that is whole.
+    """The newest of some checkpoint folders (oldest first); an error if it is damaged, with the newest before it that
+    is whole.
     """
     newest = folders[-1]
     if problems := check_folder(newest, hashes=check):
@@ -396,50 +347,34 @@ def refuse_damaged(folders: list[Path], check: bool = True) -> Path:
 
 
 def find_resume_point(output_dir: Path, recipe_checkpoint: str | None = None, check: bool = True) -> ResumePoint:
-    """The newest checkpoint in ``output_dir`` that a run can be resumed from.
-
-    Args:
-        output_dir: folder of the run.
-        recipe_checkpoint: name of the recipe state's file, or its path under ``output_dir``; None is ``recipe_state.pt``.
-        check: compare the files with the manifest's hashes.
-
-    Raises:
-        ValueError: if there is none, or the newest is damaged; the message names the one before it.
+    """The newest checkpoint that a run can be resumed from, with its recipe state (a file's name, or its path under
+    ``output_dir``).
     """
     recover(output_dir)
     name = recipe_checkpoint or RECIPE_STATE_FNAME
     if "/" in name:
-        return _explicit(output_dir, name)
+        path = inside(output_dir, name, "checkpointer.recipe_checkpoint")
+        if not path.is_file():
+            raise ValueError(
+                f"No recipe state {path} (checkpointer.recipe_checkpoint is {name!r}, relative to output_dir)."
+            )
+        # The checkpoint around it, or, where states are kept apart, the newest epoch's.
+        return ResumePoint(
+            _latest_by_name(output_dir) if path.parent.name == RECIPE_STATE_DIRNAME else path.parent, path
+        )
     usable = resumable(output_dir, name)
-    if not usable:
-        return _without_manifest(output_dir, name)
+    if not usable:  # in the older layout folders without manifests are beside one with the recipe state
+        path = output_dir / RECIPE_STATE_DIRNAME / name
+        if not path.is_file():
+            raise ValueError(
+                f"No checkpoint to resume from: {output_dir} holds no complete checkpoint with a recipe state ({name}). "
+                "Set resume_from_checkpoint=False to start anew, or output_dir to the folder of the run."
+            )
+        return ResumePoint(_latest_by_name(output_dir), path)
     if (last := complete_checkpoints(output_dir)[-1]) != usable[-1]:
         _log.warning("%s has no recipe state (a run's last checkpoint has none); resuming from %s.", last, usable[-1])
     newest = refuse_damaged(usable, check)
     return ResumePoint(newest, newest / name)
-
-
-def _explicit(output_dir: Path, name: str) -> ResumePoint:
-    """A recipe state given by its path: the checkpoint around it, or, where states are kept apart, the newest epoch's."""
-    path = inside(output_dir, name, "checkpointer.recipe_checkpoint")
-    if not path.is_file():
-        raise ValueError(
-            f"No recipe state {path} (checkpointer.recipe_checkpoint is {name!r}, relative to output_dir)."
-        )
-    if path.parent.name == RECIPE_STATE_DIRNAME:
-        return ResumePoint(_latest_by_name(output_dir), path)
-    return ResumePoint(path.parent, path)
-
-
-def _without_manifest(output_dir: Path, name: str) -> ResumePoint:
-    """The older layout: folders without manifests beside one folder with the recipe state."""
-    path = output_dir / RECIPE_STATE_DIRNAME / name
-    if not path.is_file():
-        raise ValueError(
-            f"No checkpoint to resume from: {output_dir} holds no complete checkpoint with a recipe state ({name}). "
-            "Set resume_from_checkpoint=False to start anew, or output_dir to the folder of the run."
-        )
-    return ResumePoint(_latest_by_name(output_dir), path)
 
 
 def _latest_by_name(output_dir: Path) -> Path:

@@ -86,11 +86,7 @@ class ModelType(Enum):
 
 
 def parse_model_type(name: str | ModelType) -> ModelType:
-    """The member that a config's ``model_type`` names.
-
-    Raises:
-        ValueError: if there is no such type; the message lists those there are.
-    """
+    """The member that a config's ``model_type`` names."""
     if isinstance(name, ModelType):
         return name
     if name not in ModelType.__members__:
@@ -133,9 +129,6 @@ class FormattedCheckpointFiles:
         Args:
             d: has ``filename_format``, with two ``{}``, and ``max_filename``.
 
-        Returns:
-            The names.
-
         Raises:
             ValueError: if a key is missing.
         """
@@ -152,11 +145,7 @@ class FormattedCheckpointFiles:
 
 
 def get_path(input_dir: Path | str, filename: str) -> Path:
-    """The path of a file in a folder.
-
-    Raises:
-        ValueError: if ``input_dir`` isn't a folder, or the file isn't there, or its name leads out of it.
-    """
+    """The path of a file in a folder; an error if it isn't there, or its name leads out of it."""
     folder = Path(input_dir)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a valid directory.")
@@ -168,14 +157,11 @@ def get_path(input_dir: Path | str, filename: str) -> Path:
 
 
 def get_all_checkpoints_in_dir(dir: Path, *, pattern: str = EPOCH_PATTERN) -> list[Path]:
-    """The folders in ``dir`` whose names match.
+    """The folders in ``dir`` whose names match, smallest number first.
 
     Args:
         dir: folder to look in; it may not exist.
         pattern: regular expression for the name, with one group for its number.
-
-    Returns:
-        Their paths, smallest number first.
     """
     folder = Path(dir)
     if not folder.is_dir():
@@ -195,9 +181,6 @@ def get_largest_iter_folder(dir: str | Path, pattern: str = EPOCH_PATTERN) -> st
     Args:
         dir: folder to look in.
         pattern: regular expression for the name, with one group for its number.
-
-    Returns:
-        The name, without the path to it.
     """
     found = get_all_checkpoints_in_dir(Path(dir), pattern=pattern)
     return found[-1].name if found else None
@@ -225,14 +208,11 @@ def prune_surplus_checkpoints(checkpoints: list[Path], keep_last_n_checkpoints: 
 
 
 def check_outdir_not_in_ckptdir(ckpt_dir: Path | str, out_dir: Path | str) -> bool:
-    """Refuse an output folder that is the source folder or lies in it: the source would be changed.
+    """True, if the output folder isn't the source folder or in it: the source would be changed.
 
     Args:
         ckpt_dir: where weights are read.
         out_dir: where checkpoints are written.
-
-    Returns:
-        True.
 
     Raises:
         ValueError: if it is so.
@@ -247,15 +227,13 @@ def check_outdir_not_in_ckptdir(ckpt_dir: Path | str, out_dir: Path | str) -> bo
 
 
 def safe_torch_load(checkpoint_path: Path | str, weights_only: bool = True, mmap: bool = True) -> dict[str, Any]:
-    """Read a ``.safetensors``, ``.pt``, ``.pth`` or ``.bin`` file to the CPU, mapped where the format allows.
+    """The state dict in a ``.safetensors``, ``.pt``, ``.pth`` or ``.bin`` file, on the CPU, mapped where the format
+    allows.
 
     Args:
         checkpoint_path: the file.
         weights_only: for torch files, refuse everything but tensors and plain values, so that no code can run.
         mmap: map the file and read tensors when they are used.
-
-    Returns:
-        The state dict.
 
     Raises:
         ValueError: if the file can't be read as what its name says.
@@ -290,13 +268,8 @@ def copy_files(
     ignore_suffixes: list[str] | None = None,
     max_file_size_mb: int = 200,
 ) -> None:
-    """Copy what a folder holds, hidden entries and files with some endings left out.
-
-    Args:
-        input_dir: folder to copy from, subfolders included.
-        output_dir: folder to copy to; files that are there stay as they are.
-        ignore_suffixes: endings of names (with or without extension) that are left out.
-        max_file_size_mb: larger files are left out, with a warning.
+    """Copy what a folder holds to another: no hidden entries, names with some endings, large files, and files that are
+    there.
     """
     suffixes = tuple(ignore_suffixes or ())
     for source in _visible_files(Path(input_dir)):
@@ -322,11 +295,7 @@ def _visible_files(folder: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        ValueError: if the file isn't valid JSON, or holds something other than an object.
-    """
+    """The object in a JSON file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

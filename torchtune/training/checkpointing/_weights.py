@@ -30,17 +30,6 @@ _DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-_UNITS = {
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-    "B": 1,
-}
 
 
 def read_safetensors(path: Path) -> StateDict:
@@ -52,17 +41,14 @@ def read_safetensors(path: Path) -> StateDict:
 
 
 def parse_size(size: str | int) -> int:
-    """Bytes of a size such as ``"5GB"`` or ``"500MiB"``.
-
-    Raises:
-        ValueError: if it isn't a number with a unit.
-    """
+    """Bytes of a size such as ``"5GB"`` or ``"500MiB"``."""
     if isinstance(size, int):
         return size
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?B)\s*", size.upper())
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(I?))?B\s*", size.upper())
     if match is None:
         raise ValueError(f"max_shard_size is {size!r}; expected a number and a unit, such as '5GB'")
-    return int(float(match.group(1)) * _UNITS[match.group(2)])
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix or " "))
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
@@ -71,26 +57,12 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
 
 
 def write_safetensors(
-    path: Path,
-    specs: Mapping[str, torch.Tensor],
-    tensors: Iterable[tuple[str, torch.Tensor]],
-    metadata: dict[str, str] | None = None,
+    path: Path, specs: Mapping[str, torch.Tensor], tensors: Iterable[tuple[str, torch.Tensor]]
 ) -> str:
-    """Write a safetensors file with only one tensor in memory at a time.
-
-    Args:
-        path: file to write.
-        specs: name to a tensor of the right shape and dtype (meta tensors do), in the order of ``tensors``.
-        tensors: names and values, one by one.
-        metadata: strings for the header.
-
-    Returns:
-        The file's SHA-256 in hexadecimal.
-
-    Raises:
-        ValueError: if the tensors aren't those of ``specs``, or a dtype has no safetensors name.
+    """Write a safetensors file with one tensor in memory at a time, in the order of ``specs`` (meta tensors do); gives
+    its SHA-256.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, spec in specs.items():
         if spec.dtype not in _DTYPES:
@@ -148,18 +120,8 @@ def write_sharded(
     safe_serialization: bool = True,
     by_layer: bool = True,
 ) -> dict[str, str]:
-    """Write a model as shards and an index, in another layout; the conversion goes layer by layer.
-
-    Args:
-        folder: where the files go.
-        state_dict: the model, in our layout.
-        convert: makes the other layout of (a part of) it; called on meta tensors first, to learn names and shapes.
-        max_shard_size: largest size of a file, such as ``"5GB"``.
-        safe_serialization: write safetensors; else ``torch.save`` files.
-        by_layer: False if ``convert`` needs the whole state dict at once.
-
-    Returns:
-        SHA-256 by file name.
+    """Write a model as shards and an index in another layout, converted layer by layer (or at once); gives SHA-256 by
+    file.
     """
     groups = list(_groups(state_dict)) if by_layer else [dict(state_dict)]
     specs: StateDict = {}
@@ -194,11 +156,7 @@ def write_sharded(
 
 
 def read_weights(paths: Iterable[Path], weights_only: bool = True) -> StateDict:
-    """The tensors of several files together.
-
-    Raises:
-        ValueError: if a file can't be read, holds something other than tensors, or two files hold the same name.
-    """
+    """The tensors of several files together."""
     from torchtune.training.checkpointing._utils import safe_torch_load
 
     merged: StateDict = {}
