@@ -31,16 +31,13 @@ def sample(
     top_k: int | None = None,
     q: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Draw a token from logits.
+    """A token drawn from logits: ids ``[..., 1]``, int32.
 
     Args:
         logits: ``[..., v]``.
         temperature: what the logits are divided by; 0 means (almost surely) the likeliest token.
         top_k: draw only from the ``top_k`` likeliest tokens; those as likely as the last of them count too.
         q: Exp(1) noise ``[..., v]``; None: drawn from the default generator.
-
-    Returns:
-        ids ``[..., 1]``, int32.
 
     Raises:
         ValueError: for a negative temperature, or a ``top_k`` below 1.
@@ -69,7 +66,7 @@ def generate_next_token(
     temperature: float = 1.0,
     top_k: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run the model and draw the token that follows the last position.
+    """The ids ``[b, 1]`` drawn for what follows the last position, and the logits they were drawn from ``[b, 1, v]``.
 
     Args:
         model: the decoder.
@@ -79,9 +76,6 @@ def generate_next_token(
         mask: ``[b, s, s]``, with a cache ``[b, s, cache length]``; True where a query may look.
         temperature: see :func:`sample`.
         top_k: see :func:`sample`.
-
-    Returns:
-        the drawn ids ``[b, 1]`` and the logits they were drawn from ``[b, 1, v]``.
     """
     logits = _last_logits(model(x, input_pos=input_pos, mask=mask))
     return sample(logits, temperature=temperature, top_k=top_k, q=q), logits.unsqueeze(1)
@@ -93,16 +87,13 @@ def _last_logits(output: Any) -> torch.Tensor:
 
 
 def get_causal_mask_from_padding_mask(padding_mask: torch.Tensor, target_seq_len: int | None = None) -> torch.Tensor:
-    """A causal mask that leaves out padding, for left-padded or right-padded sequences.
+    """A causal mask ``[b, s, target_seq_len]`` that leaves out padding on either side; True where a query may look.
 
     Every position sees itself, padding too, so that no row of the attention is empty.
 
     Args:
         padding_mask: ``[b, s]``, False where there is padding.
         target_seq_len: number of keys, such as the length of a cache; those beyond ``s`` are hidden. Default: ``s``.
-
-    Returns:
-        ``[b, s, target_seq_len]``, True where a query may look.
 
     Raises:
         AssertionError: if ``target_seq_len`` is less than ``s``.
@@ -119,13 +110,10 @@ def get_causal_mask_from_padding_mask(padding_mask: torch.Tensor, target_seq_len
 
 
 def get_position_ids_from_padding_mask(padding_mask: torch.Tensor) -> torch.Tensor:
-    """Positions that start at 0 with the first token after left padding; 0 for the padding itself.
+    """The positions ``[b, s]``, int32, from 0 at the first token after left padding; 0 for the padding itself.
 
     Args:
         padding_mask: ``[b, s]``, False where there is padding.
-
-    Returns:
-        ``[b, s]``, int32.
     """
     return ((padding_mask.cumsum(-1) - 1) * padding_mask).to(torch.int)
 

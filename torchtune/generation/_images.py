@@ -17,16 +17,13 @@ if TYPE_CHECKING:
 def image_prompt(
     tokenizer: Any, messages: Sequence[Message], tools: list[dict[str, Any]] | None = None, *, official: bool = True
 ) -> dict[str, Any]:
-    """A conversation to answer, with what the encoders need of its images.
+    """A conversation to answer, batched: ``tokens``, and of images ``encoder_input`` and maybe ``encoder_mask``.
 
     Args:
         tokenizer: a model's transform, such as :func:`~torchtune.models.llama3_2_vision.llama3_2_vision_transform`.
         messages: the conversation.
         tools: OpenAI function schemas on offer.
         official: write it in the family's official format; else as the transform is set up.
-
-    Returns:
-        ``tokens``, and where there are images ``encoder_input`` and maybe ``encoder_mask``, batched: ``[1, ...]``.
     """
     from torchtune.data import Message, padded_collate_tiled_images_and_mask
     from torchtune.data._collate import _encoder_input
@@ -68,7 +65,7 @@ class _Seeing:
 def generate_from_images(
     model: Any, batch: Mapping[str, Any], *, max_generated_tokens: int, use_cache: bool = True, **options: Any
 ) -> list[int]:
-    """Continue a prompt with images.
+    """The ids that continue a prompt with images.
 
     Args:
         model: a :class:`~torchtune.modules.model_fusion.DeepFusionModel` or
@@ -77,9 +74,6 @@ def generate_from_images(
         max_generated_tokens: at most as many tokens.
         use_cache: keep keys and values, which are otherwise computed again for each token, the images' too.
         **options: ``temperature``, ``top_k``, ``stop_tokens`` and ``rng`` of :func:`generate`.
-
-    Returns:
-        The generated ids.
     """
     from torchtune.modules.common_utils import local_kv_cache
 

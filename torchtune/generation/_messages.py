@@ -41,7 +41,7 @@ def generate_messages(
     top_k: int | None = None,
     rng: torch.Generator | None = None,
 ) -> list[ParsedMessage]:
-    """Let a model answer conversations, and read its answers back, tool calls included.
+    """The answers of a model to conversations, in their order, read back, tool calls included.
 
     Args:
         model: the decoder.
@@ -53,9 +53,6 @@ def generate_messages(
         temperature: what the logits are divided by; 0 is greedy.
         top_k: draw only from the ``top_k`` likeliest tokens.
         rng: generator for the draws.
-
-    Returns:
-        an answer for each conversation, in their order.
 
     Raises:
         ValueError: if a prompt is as long as the model's ``max_seq_len``, with the index of the conversation.
@@ -88,7 +85,7 @@ def generate_tokens(
     dtype: torch.dtype | None = None,
     group: Any = None,
 ) -> list[list[int]]:
-    """Continue prompts of any length, in batches of prompts of like length, with a cache made and removed on the way.
+    """The ids that continue each prompt, a stop token included, with a cache that is made and removed on the way.
 
     Args:
         model: the decoder. It is put into eval mode and back; a model that is set up for a chunked or fused loss gives
@@ -103,9 +100,6 @@ def generate_tokens(
         dtype: of the cache. Default: that of the embeddings.
         group: process group whose ranks share one sharded model (FSDP), each with prompts of its own; then all ranks
             run the model equally often.
-
-    Returns:
-        the generated ids of each prompt, in their order, the stop token included where there is one.
 
     Raises:
         ValueError: if a prompt is empty or as long as the model's ``max_seq_len``.

@@ -16,16 +16,7 @@ Model = Callable[[torch.Tensor], torch.Tensor]
 def pair_outputs(
     model: Model, tokens: torch.Tensor, labels: torch.Tensor, *, average: bool = False, ignore_index: int = -100
 ) -> ChosenRejectedOutputs:
-    """Runs a model (logits ``[2 * b, s, v]``) on chosen and rejected answers at once.
-
-    Args:
-        tokens: first all chosen, then all rejected conversations ``[2 * b, s]``.
-        labels: the tokens that count, not shifted ``[2 * b, s]``.
-        average: log-probabilities are means over an answer's tokens in place of sums.
-
-    Returns:
-        log-probabilities ``[b]``, and of the logits at trained positions the mean, a scalar without gradient.
-    """
+    """Runs a model (logits ``[2 * b, s, v]``) on chosen and rejected answers at once."""
     logits = model(tokens)
     chosen, rejected = get_batch_log_probs(logits, labels, ignore_index, average).chunk(2)  # type: ignore[arg-type]
     counted = (labels[:, 1:] != ignore_index).unsqueeze(-1)

@@ -99,9 +99,6 @@ def prompt_dataset(
         load_dataset_kwargs: for ``datasets.load_dataset``; ``streaming=True`` reads rows while training, see
             :class:`~torchtune.datasets.StreamingDataset`.
 
-    Returns:
-        A :class:`PromptDataset`, or a stream of its samples: prompts with the answers that the rows have.
-
     Raises:
         ValueError: if the style is unknown.
     """

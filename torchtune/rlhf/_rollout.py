@@ -45,14 +45,7 @@ def alike(rewards: torch.Tensor) -> bool:
 def group_advantages(
     rewards: torch.Tensor, scale: str = "group", deviation: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """By how much each answer is better than the others of its group: ``[n, g]``, 0 in a group of equal rewards.
-
-    Args:
-        rewards: ``[n, g]``: ``g`` answers to each of ``n`` prompts.
-        scale: "group" divides by the deviation of the group's rewards (GRPO), "batch" by ``deviation``, "none" by nothing
-            (Dr. GRPO).
-        deviation: of all rewards of the batch; default: of those here.
-    """
+    """By how much each answer is better than the others of its group ``[n, g]``; 0 in a group of equal rewards."""
     centred = rewards - rewards.mean(-1, keepdim=True)
     centred[[alike(group) for group in rewards]] = 0.0
     if scale == "none":

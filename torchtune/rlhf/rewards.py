@@ -20,16 +20,13 @@ def get_reward_penalty_mask(
     penalise_no_eos: bool = True,
     min_response_length: int | None = None,
 ) -> torch.Tensor:
-    """Which responses get a fixed penalty in place of their reward.
+    """Which responses ``[b]`` get a fixed penalty in place of their reward.
 
     Args:
         padding_masks: ``[b, s]``, True after the end of a response.
         seq_lens: length of each response ``[b]``.
         penalise_no_eos: those without an end: without any padding.
         min_response_length: those shorter than this.
-
-    Returns:
-        ``[b]`` booleans.
     """
     mask = torch.zeros_like(seq_lens, dtype=torch.bool)
     if penalise_no_eos:
@@ -46,7 +43,8 @@ def get_rewards_ppo(
     kl_coeff: float,
     valid_score_idxs: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The reward of each token: a penalty for leaving the reference policy, and at the end the score.
+    """The reward of each token (a penalty for leaving the reference policy, and at the end the score), KL estimates,
+    and their part of the rewards, each ``[b, r]``.
 
     Args:
         scores: one of each response ``[b]``.
@@ -54,9 +52,6 @@ def get_rewards_ppo(
         ref_logprobs: the same under the reference policy ``[b, r]``.
         kl_coeff: weight of the penalty.
         valid_score_idxs: where each row's score goes ``[b]``. Default: the last position.
-
-    Returns:
-        rewards, KL estimates, and their part of the rewards, each ``[b, r]``.
     """
     kl = logprobs - ref_logprobs
     kl_reward = -kl_coeff * kl
@@ -66,43 +61,28 @@ def get_rewards_ppo(
 
 
 def masked_sum(x: torch.Tensor, mask: torch.Tensor, dim: int | None = None) -> torch.Tensor:
-    """Sum of the values that the mask selects, over one dimension or (``dim=None``) all.
+    """The sum of the values that the mask selects, over one dimension or (``dim=None``) all.
 
     Args:
         x: values.
         mask: True for the values that count; the shape of ``x``.
         dim: the dimension; None is all.
-
-    Returns:
-        The sum, without the dimension ``dim``.
     """
     return torch.where(mask, x, torch.zeros_like(x)).sum(dim=dim)
 
 
 def masked_mean(x: torch.Tensor, mask: torch.Tensor, dim: int | None = None) -> torch.Tensor:
-    """Mean of the values that the mask selects, over one dimension or (``dim=None``) all; 0 where it selects none.
-
-    Args:
-        x: values.
-        mask: True for the values that count; the shape of ``x``.
-        dim: the dimension; None is all.
-
-    Returns:
-        The mean, without the dimension ``dim``.
-    """
+    """The mean of the values that the mask selects; 0 where it selects none. See :func:`masked_sum`."""
     return masked_sum(x, mask, dim) / (mask.sum(dim=dim) + _EPS)
 
 
 def masked_var(centered_values: torch.Tensor, mask: torch.Tensor, unbiased: bool = True) -> torch.Tensor:
-    """Variance of the values that the mask selects.
+    """The variance of the values that the mask selects; 0 for one value or none.
 
     Args:
         centered_values: values less their mean.
         mask: the same shape.
         unbiased: divide by ``n - 1`` in place of ``n``.
-
-    Returns:
-        A scalar; 0 for one value or none.
     """
     variance = masked_mean(centered_values**2, mask)
     if unbiased:
@@ -114,16 +94,13 @@ def masked_var(centered_values: torch.Tensor, mask: torch.Tensor, unbiased: bool
 def whiten(
     x: torch.Tensor, mask: torch.Tensor | None = None, shift_mean: bool = True, *, total: Total = _here
 ) -> torch.Tensor:
-    """Values with variance 1.
+    """The values, scaled to variance 1.
 
     Args:
         x: values.
         mask: those that mean and variance are taken of; the others are changed in the same way.
         shift_mean: True keeps the mean (torchtune's meaning, the opposite of TRL's), False makes it 0.
         total: makes a sum that of all ranks, so that mean and variance are those of all ranks' values. Default: of these.
-
-    Returns:
-        As ``x``.
     """
     eps = 0.0 if mask is None else _EPS
     counted = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
@@ -144,7 +121,8 @@ def estimate_advantages(
     *,
     total: Total = _here,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Generalized advantage estimation (Schulman et al., https://arxiv.org/abs/1506.02438), whitened.
+    """The advantages of generalized advantage estimation (Schulman et al., https://arxiv.org/abs/1506.02438), whitened,
+    and the returns, each ``[b, r]``.
 
     Args:
         values: estimate of each position ``[b, r]``.
@@ -153,9 +131,6 @@ def estimate_advantages(
         lmbda: 0 trusts the values, 1 the rewards.
         masks: ``[b, r]``, True for the positions of the response; others get no advantage.
         total: see :func:`whiten`.
-
-    Returns:
-        whitened advantages and returns, each ``[b, r]``.
     """
     following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
     surprises = rewards + gamma * following - values

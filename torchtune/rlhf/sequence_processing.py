@@ -8,15 +8,12 @@ import torch
 def truncate_sequence_at_first_stop_token(
     sequences: torch.Tensor, stop_tokens: torch.Tensor, fill_value: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fill up what follows the first stop token.
+    """A mask that is True after a row's first stop token, and the ids with a fill value there.
 
     Args:
         sequences: ids ``[b, s]`` or ``[s]``; they stay as they are.
         stop_tokens: ids ``[n]``.
         fill_value: what is written after the stop token.
-
-    Returns:
-        a mask that is True after a row's first stop token, and the filled ids, both of the shape of ``sequences``.
     """
     stops = torch.isin(sequences, stop_tokens.to(sequences.device))
     after = (stops.cumsum(-1) - stops.long()) > 0
@@ -24,15 +21,12 @@ def truncate_sequence_at_first_stop_token(
 
 
 def logits_to_logprobs(logits: torch.Tensor, sequences: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Log-probabilities of tokens.
+    """The log-probability ``[b, r]`` of each token.
 
     Args:
         logits: ``[b, r, v]``, at each position those that its token is drawn from.
         sequences: ids ``[b, r]``.
         temperature: what the logits are divided by.
-
-    Returns:
-        ``[b, r]``.
     """
     scaled = logits if temperature == 1.0 else logits / temperature
     # log_softmax of the one token, without a second tensor of the size of the logits
@@ -43,16 +37,13 @@ def logits_to_logprobs(logits: torch.Tensor, sequences: torch.Tensor, temperatur
 def batched_logits_to_logprobs(
     logits: torch.Tensor, sequences: torch.Tensor, temperature: float = 1.0, chunk_size: int = 4
 ) -> torch.Tensor:
-    """:func:`logits_to_logprobs`, ``chunk_size`` rows at a time, for less memory.
+    """The log-probabilities of :func:`logits_to_logprobs`, a few rows at a time, for less memory.
 
     Args:
         logits: ``[b, s, v]``.
         sequences: ids ``[b, s]``.
-        temperature: logits are divided by it.
+        temperature: what the logits are divided by.
         chunk_size: rows at a time.
-
-    Returns:
-        Log-probabilities of the ids ``[b, s]``.
     """
     if logits.shape[0] == 0:
         return logits_to_logprobs(logits, sequences, temperature)
@@ -66,16 +57,13 @@ def get_batch_log_probs(
     label_pad_token_id: int = -100,
     return_average_logprobs: bool = False,
 ) -> torch.FloatTensor:
-    """Log-probability of each row's labels.
+    """The log-probability ``[b]`` of each row's labels.
 
     Args:
         logits: ``[b, s, v]``.
         labels: ids ``[b, s]``, not shifted: label ``i`` is token ``i``, which the logits before it predict.
         label_pad_token_id: label of what doesn't count.
         return_average_logprobs: the mean over a row's labels in place of their sum.
-
-    Returns:
-        ``[b]``.
 
     Raises:
         ValueError: if the shapes differ.
@@ -93,13 +81,10 @@ def get_batch_log_probs(
 
 
 def truncate_sequence_for_logprobs(query_response_logits: torch.Tensor, context_length: int) -> torch.Tensor:
-    """The logits that a response is drawn from.
+    """The logits ``[b, s - context_length, v]`` that a response is drawn from.
 
     Args:
         query_response_logits: ``[b, s, v]`` of query and response.
         context_length: length of the query.
-
-    Returns:
-        ``[b, s - context_length, v]``: from the query's last position up to the one before the last.
     """
     return query_response_logits[:, context_length - 1 : -1]

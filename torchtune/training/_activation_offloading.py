@@ -124,9 +124,6 @@ def get_act_offloading_ctx_manager(
         model: the model; hooks are put on its output layer.
         enable_activation_offloading: False gives a context that does nothing.
         use_streams: copy beside the computation.
-
-    Returns:
-        A context manager for the forward pass.
     """
     if not enable_activation_offloading:
         return contextlib.nullcontext()

@@ -11,13 +11,11 @@ from torchtune.modules.peft import AdapterModule, get_adapter_params
 
 
 def get_adapter_config(model: nn.Module) -> dict[str, Any] | None:
-    """What a checkpoint says of a model's adapter, read off its modules.
+    """What a checkpoint says of a model's adapter, read off its modules: ``r``, ``lora_alpha``, ``target_modules``,
+    ``peft_type`` and, for DoRA, ``use_dora``; None for a model without adapter.
 
     Args:
         model: the model.
-
-    Returns:
-        ``r``, ``lora_alpha``, ``target_modules``, ``peft_type`` and, for DoRA, ``use_dora``; None for a model without adapter.
 
     Raises:
         ValueError: if the adapters have different ranks or scales, which the adapter's file cannot express.
@@ -43,16 +41,13 @@ def get_adapter_config(model: nn.Module) -> dict[str, Any] | None:
 
 
 def initial_adapter(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Start values for the adapters of a model on the meta device, which stays there.
+    """The start values, by parameter, of the adapters of a model on the meta device, which stays there.
 
     They are drawn whole and on the CPU, so that they are the same on any number of ranks.
 
     Args:
         model: the model.
         seed: of the draws, the same on all ranks; the ranks' own generators stay as they are.
-
-    Returns:
-        Tensors by parameter name; empty for a model without adapter.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -33,14 +33,11 @@ def compile_model(model: nn.Module, verbose: bool = True) -> None:
 
 
 def compile_loss(loss: nn.Module, verbose: bool = True) -> nn.Module:
-    """Compile a loss, in its own way where it has one (``apply_compile_strategy``).
+    """The loss, compiled, in its own way where it has one (``apply_compile_strategy``).
 
     Args:
         loss: the loss.
         verbose: log that it happens.
-
-    Returns:
-        The compiled loss.
     """
     if verbose:
         _log.info("Compiling loss with torch.compile (backend %s) ...", _backend())

@@ -123,17 +123,7 @@ _METHODS = {"allgather": _gather_keys, "alltoall": _exchange_heads}
 
 
 def apply_context_parallel(model: nn.Module, group: dist.ProcessGroup, rotate_method: str = "allgather") -> None:
-    """Let a model's attention reach over the parts of sequences that other ranks hold, in place.
-
-    Args:
-        model: a decoder whose layers all see the same mask.
-        group: the ranks that share a sequence.
-        rotate_method: ``allgather`` brings all keys and values to each rank; ``alltoall`` gives each rank some of the
-            heads over whole sequences, and takes the masks of packed sequences in any form.
-
-    Raises:
-        ValueError: if the method isn't known, or the model makes masks of its own or isn't a plain decoder.
-    """
+    """Let a model's attention reach over the parts of sequences that other ranks hold, in place."""
     if rotate_method not in _METHODS:
         raise ValueError(f"context_parallel_rotate_method is {rotate_method!r}; expected one of {sorted(_METHODS)}")
     if not isinstance(model, TransformerDecoder):
@@ -151,16 +141,7 @@ def apply_context_parallel(model: nn.Module, group: dist.ProcessGroup, rotate_me
 
 
 def own_part(batch: dict[str, Any], group: dist.ProcessGroup) -> dict[str, Any]:
-    """A batch with this rank's part of each sequence; masks stay whole.
-
-    Args:
-        batch: ``tokens`` and ``labels`` ``[b, s]``, and ``input_pos`` where positions aren't 0, 1, 2, ...; ``s`` is a
-            multiple of twice the number of ranks.
-        group: the ranks that share a sequence.
-
-    Returns:
-        The same keys and ``input_pos``; their tensors are ``[b, s / n]``.
-    """
+    """A batch with this rank's part of each sequence ``[b, s / n]``, ``input_pos`` included; masks stay whole."""
     ranks, rank = group.size(), dist.get_rank(group)
     tokens = batch["tokens"]
     if batch.get("input_pos") is None:

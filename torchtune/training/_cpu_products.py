@@ -16,7 +16,7 @@ _BLOCK = 2**18
 
 
 def fast_fp32_products(device: torch.device | str, dtype: torch.dtype) -> bool:
-    """On an AMD processor with AVX-512: have torch compute this process' matrix products in fp32 by oneDNN, not MKL.
+    """Whether this process' products in fp32 are now by oneDNN, not MKL: on an AMD processor with AVX-512.
 
     They take half the time or less, and are rounded otherwise: both are within a few 1e-7 of exact products. Replaces
     torch's own kernels of ``mm``, ``addmm`` and ``addmm_`` for the CPU, for as long as the process lives.
@@ -24,9 +24,6 @@ def fast_fp32_products(device: torch.device | str, dtype: torch.dtype) -> bool:
     Args:
         device (torch.device | str): where the run's tensors are; for others than ``cpu`` nothing is done.
         dtype (torch.dtype): of the model; for others than fp32 nothing is done.
-
-    Returns:
-        bool: whether products are computed so.
     """
     if torch.device(device).type != "cpu" or dtype != torch.float32:
         return False

@@ -221,15 +221,12 @@ def set_epoch(loader: Any, epoch: int) -> None:
 
 
 def steps_per_epoch(loader: Any, accumulation_steps: int = 1, max_steps: int | None = None) -> int:
-    """Optimizer steps in an epoch.
+    """Number of optimizer steps in an epoch; the last may have fewer batches.
 
     Args:
         loader: what :func:`build_dataloader` gives.
         accumulation_steps: batches in a step.
         max_steps: the config's ``max_steps_per_epoch``; None or 0: no limit.
-
-    Returns:
-        The number; the last step of an epoch may have fewer batches.
 
     Raises:
         ValueError: if there is no limit and the data is a stream, which has no length.
@@ -262,15 +259,12 @@ def check_validation_ends(loader: Any, max_batches: int | None) -> None:
 
 
 def loader_state(loader: Any) -> dict[str, Any]:
-    """A loader's state for a checkpoint that one rank writes. Call it on all ranks.
+    """A loader's state for a checkpoint that one rank writes and :func:`load_loader_state` reads. Call it on all ranks.
 
     Streams may stand at other places on other ranks; then there is a state for each.
 
     Args:
         loader: what :func:`build_dataloader` gave.
-
-    Returns:
-        The state, for :func:`load_loader_state`.
     """
     state = loader.state_dict()
     if not isinstance(loader.dataset, IterableDataset) or not (dist.is_available() and dist.is_initialized()):

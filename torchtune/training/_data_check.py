@@ -30,15 +30,12 @@ class DataError(ValueError):
 
 
 def build_dataset(cfg: DictConfig, name: str, tokenizer: Any) -> tuple[Any, bool]:
-    """The dataset of a config's section, or of a list of sections as one; its rows are read first if ``check_data`` says so.
+    """The dataset of a config's section or sections, read first if ``check_data`` says so, and whether it is packed.
 
     Args:
         cfg: a recipe's config; ``check_data`` is true, false or a number of rows. Default: false.
         name: the section.
         tokenizer: what rows are written with.
-
-    Returns:
-        The dataset, and whether it is packed.
 
     Raises:
         DataError: if rows can't be read.

@@ -25,23 +25,16 @@ def is_distributed() -> bool:
 
 
 def is_dtensor(value: Any) -> TypeGuard[DTensor]:
-    """Whether this is a sharded tensor; where nothing is sharded, it doesn't import what shards (0.3 s, with sympy).
-
-    Args:
-        value: anything.
-    """
+    """Whether this is a sharded tensor; where nothing is sharded, it doesn't import what shards (0.3 s, with sympy)."""
     tensors = sys.modules.get("torch.distributed.tensor")
     return tensors is not None and isinstance(value, tensors.DTensor)
 
 
 def init_distributed(**kwargs: Any) -> bool:
-    """Start the process group if torchrun started this process.
+    """Whether there is a process group now: it is started if torchrun started this process.
 
     Args:
         **kwargs: for :func:`torch.distributed.init_process_group`.
-
-    Returns:
-        Whether there is a process group now.
 
     Raises:
         RuntimeError: if there was one already.
@@ -62,14 +55,11 @@ def get_world_size_and_rank() -> tuple[int, int]:
 
 
 def get_distributed_backend(device_type: str, offload_ops_to_cpu: bool = False) -> str:
-    """The backend for a device.
+    """The backend for a device, such as ``nccl`` or ``cuda:nccl,cpu:gloo``.
 
     Args:
         device_type: ``cuda``, ``cpu``, ...
         offload_ops_to_cpu: add gloo for tensors on the CPU, as CPU offload and asynchronous checkpoints need.
-
-    Returns:
-        A string such as ``nccl`` or ``cuda:nccl,cpu:gloo``.
 
     Raises:
         ValueError: if no backend is known for the device.
@@ -90,14 +80,11 @@ def set_torch_num_threads() -> None:
 
 
 def all_reduce_sum(tensor: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
-    """Sum a tensor over the ranks, in place; without a process group it stays as it is.
+    """The tensor, summed over the ranks in place; without a process group it stays as it is.
 
     Args:
         tensor: changed in place.
         group: the ranks; None is all.
-
-    Returns:
-        The tensor.
     """
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(tensor, op=dist.ReduceOp.SUM, group=group)
@@ -124,14 +111,7 @@ def own_part(value: Any) -> Any:
 
 @contextmanager
 def first_rank_writes() -> Iterator[bool]:
-    """Something that rank 0 writes and the others wait for; where it fails, it fails on all of them.
-
-    Yields:
-        Whether this is rank 0.
-
-    Raises:
-        OSError: on the other ranks, if rank 0 had an error.
-    """
+    """Something that rank 0 writes and the others wait for; where it fails, it fails on all of them."""
     world_size, rank = get_world_size_and_rank()
     said: list[Any] = [None]
     try:

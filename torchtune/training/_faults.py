@@ -80,18 +80,7 @@ class LossCheck:
         batches: Sequence[dict[str, Any]],
         step: int,
     ) -> bool:
-        """Whether a step can be used.
-
-        Args:
-            loss: the step's loss, the same on all ranks.
-            grad_norm: norm of its gradients, where it was measured.
-            parts: this rank's losses, one per micro-batch.
-            batches: the micro-batches; ``rows`` are the numbers of their rows.
-            step: number of the step, from 1.
-
-        Raises:
-            NonFiniteLossError: on every rank, with the rows of all of them.
-        """
+        """Whether a step can be used, by its loss and norm; ``parts`` and ``batches`` are those of this rank."""
         value = loss.item()
         if math.isfinite(value + (grad_norm or 0.0)):
             self._in_a_row = 0
@@ -133,14 +122,11 @@ _MEMORY_ERRORS = ("out of memory", "can't allocate memory", "cannot allocate mem
 
 
 def out_of_memory_advice(error: BaseException, cfg: DictConfig) -> str | None:
-    """Which settings would help, if an error says that memory is short.
+    """Which settings would help, if an error says that memory is short; None for another error.
 
     Args:
         error: what was raised.
         cfg: the run's config; settings that it has already are not proposed.
-
-    Returns:
-        A message; None for another error.
     """
     if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not (
         isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _MEMORY_ERRORS)

@@ -56,16 +56,13 @@ def scale_grads(model: nn.Module, scaler: torch.Tensor) -> None:
 
 @torch.no_grad()
 def clip_grad_norm(parameters: torch.Tensor | Iterable[torch.Tensor], max_norm: float | None = None) -> torch.Tensor:
-    """The 2-norm of all gradients together, over all ranks; they are scaled down in place if it is over a limit.
+    """The 2-norm, in float32, of all ranks' gradients together; they are scaled down in place if it is over a limit.
 
     Parameters may be sharded over different meshes, or not at all.
 
     Args:
         parameters: one or several; those without a gradient are passed over.
         max_norm: the limit; None or infinity only measures.
-
-    Returns:
-        The norm before clipping, a float32 scalar.
     """
     parameters = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
     by_mesh: dict[Any, list[torch.Tensor]] = defaultdict(list)

@@ -21,16 +21,13 @@ from torchtune.training._step import LossAccumulator, count_loss_tokens
 def token_loss(
     loss_fn: nn.Module, outputs: Tensor | list[Tensor], labels: Tensor, weights: Tensor | None = None
 ) -> Tensor:
-    """Mean loss per label that counts, by their weights where there are any.
+    """The mean loss per label that counts, by their weights where there are any.
 
     Args:
         loss_fn: an ``SFTLoss``, one of logits in pieces, or one of logits ``[n, v]`` and labels ``[n]``.
         outputs: what the model returned for it.
         labels: ``[b, s]``.
         weights: factors on the labels' losses, ``[b, s]``.
-
-    Returns:
-        A scalar.
 
     Raises:
         ValueError: if there are weights and the loss takes none.
@@ -68,14 +65,7 @@ class Objective:
         """
 
     def __call__(self, outputs: Any, labels: Tensor, batch: dict[str, Any], weights: Tensor | None = None) -> Tensor:
-        """Mean loss per label that counts; in evaluation that of the labels alone.
-
-        Args:
-            outputs: what the model returned for the batch.
-            labels: ``[b, s]``, of each position the next token.
-            batch: what the model got: ``tokens`` ``[b, s]`` and more.
-            weights: factors on the labels' losses, ``[b, s]``; distillation and early exits take none.
-        """
+        """Mean loss per label ``[b, s]`` that counts; in evaluation that of the labels alone."""
         return token_loss(self.loss_fn, outputs, labels, weights)
 
     def end_step(self) -> dict[str, float]:
@@ -221,7 +211,7 @@ def build_objective(
     total_steps: int,
     seed: int = 0,
 ) -> Objective:
-    """The objective that a config asks for.
+    """The objective that a config asks for; where it asks for nothing else, the plain loss.
 
     Args:
         cfg: a recipe's config; read are ``teacher_model`` with ``kd_loss`` and ``kd_ratio``, ``early_exit_loss`` with
@@ -231,9 +221,6 @@ def build_objective(
         load_teacher: gives the teacher with its weights; called if there is a ``teacher_model``.
         total_steps: optimizer steps of the run.
         seed: the same on all ranks.
-
-    Returns:
-        The plain loss where the config asks for nothing else.
 
     Raises:
         ValueError: if settings contradict each other or one is missing.

@@ -54,9 +54,6 @@ class ParallelDims:
         Args:
             device_type: ``cuda`` or ``cpu``.
             keep_all: keep dimensions of size 1 too.
-
-        Returns:
-            The mesh, its views included.
         """
         sizes = {"dp_replicate": self.dp_replicate, "dp_shard": self.dp_shard, "cp": self.cp, "tp": self.tp}
         used = {name: size for name, size in sizes.items() if keep_all or size > 1} or {"dp_shard": 1}
@@ -108,14 +105,11 @@ class ParallelDims:
 
 
 def prepare_mha_for_tp(model: nn.Module, tp_mesh: DeviceMesh) -> nn.Module:
-    """Divide the head counts of every attention layer by the number of tensor parallel ranks, in place.
+    """The model, the head counts of each attention layer divided by the number of tensor parallel ranks in place.
 
     Args:
         model: a decoder, or a fusion model.
         tp_mesh: one-dimensional mesh.
-
-    Returns:
-        The model.
 
     Raises:
         ValueError: if heads, key-value heads or the embedding can't be divided evenly.
@@ -187,13 +181,10 @@ def get_context_parallel_manager(
 
 
 def get_train_context(enable_loss_parallel: bool) -> Callable[..., AbstractContextManager[None]]:
-    """The context for forward and backward passes.
+    """A function of an optional context parallel context, which gives the context for forward and backward passes.
 
     Args:
         enable_loss_parallel: the logits are sharded over the vocabulary, and the cross entropy is computed on shards.
-
-    Returns:
-        A function of an optional context parallel context.
     """
 
     @contextmanager

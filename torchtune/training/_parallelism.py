@@ -117,16 +117,12 @@ class Parallelism:
         return get_train_context(self._loss_parallel)()
 
     def own_part(self, batch: dict[str, Any], ignore_index: int = -100) -> dict[str, Any]:
-        """This rank's part of a batch's sequences.
-
-        Sequences are padded so that the ranks' parts are equal.
+        """The part of a batch's sequences that is this rank's, padded so that all are equal; the batch where nothing is
+        split.
 
         Args:
             batch: ``tokens`` and ``labels`` ``[b, s]``, and what else the model takes.
             ignore_index: label of padding.
-
-        Returns:
-            The batch with this rank's slice of each sequence; the same batch where nothing is split.
 
         Raises:
             ValueError: if packed sequences don't divide: their masks aren't padded.

@@ -72,7 +72,7 @@ def setup_torch_profiler(
     num_cycles: int | None = None,
     output_dir: str | None = None,
 ) -> tuple[profile | DummyProfiler, DictConfig]:
-    """A profiler that records a few steps, to be used as a context and stepped after each optimizer step.
+    """A profiler of a few steps, to be used as a context and stepped after each optimizer step, and its settings.
 
     Args:
         enabled: False gives a :class:`DummyProfiler`.
@@ -89,9 +89,6 @@ def setup_torch_profiler(
         active_steps: steps of each cycle that are recorded.
         num_cycles: how often it repeats.
         output_dir: folder for the traces, ``profiler_output`` by default.
-
-    Returns:
-        The profiler, and its settings as they are used.
 
     Raises:
         ValueError: if nothing is to be recorded.

@@ -11,16 +11,13 @@ from torchtune.training.quantization import get_quantizer_mode, swap_lora_linear
 
 
 def prepare_qat(model: nn.Module, quantizer: Any) -> nn.Module:
-    """Puts rounding layers in the place of a model's linear ones; names and weights stay.
+    """The model with rounding layers in the place of its linear ones; names and weights stay.
 
     LoRA layers round their base weight and input; the adapters are not rounded.
 
     Args:
         model: the model, on any device.
         quantizer: a QAT quantizer of :mod:`torchtune.training.quantization`.
-
-    Returns:
-        The model.
 
     Raises:
         ValueError: if the quantizer isn't one for training, or fits no layer.

@@ -56,12 +56,6 @@ def with_present_keys(cfg: DictConfig) -> DictConfig:
     ``fsdp.cpu_offload`` is ``fsdp_cpu_offload``; ``memory_efficient_fsdp_wrap: true`` shards embeddings and output by
     themselves, which is ``custom_sharded_layers: [tok_embeddings, output]``.
 
-    Args:
-        cfg: a recipe's config.
-
-    Returns:
-        A new config, or the same one where it has none of these keys.
-
     Raises:
         ValueError: if an old and a new key contradict each other.
     """
@@ -125,15 +119,12 @@ class Recipe(FTRecipeInterface):
             self.profiler, _ = config.instantiate(cfg.profiler)
 
     def train_model(self, model: str, checkpointer: str, loss_fn: nn.Module | None = None) -> Trained:
-        """A model to train, by the config keys of its component and its checkpointer.
+        """A model to train, with weights, optimizer and checkpoints, by the config keys of model and checkpointer.
 
         Args:
             model: config key of its component.
             checkpointer: config key of its checkpointer.
             loss_fn: see :func:`build_model`.
-
-        Returns:
-            The model with its weights, optimizer and checkpointer.
         """
         tokenizer = getattr(self.tokenizer, "tokenizer", self.tokenizer)  # of a transform of images and text
         chat_format = tokenizer.format if getattr(tokenizer, "format_options", None) else None
@@ -149,14 +140,7 @@ class Recipe(FTRecipeInterface):
         return trained
 
     def frozen_model(self, model: str, checkpointer: str) -> nn.Module:
-        """A model that only answers, by the config keys of its component and its checkpointer.
-
-        Args:
-            model: config key of its component.
-            checkpointer: config key of its checkpointer.
-
-        Returns:
-            The model, in evaluation mode, without gradients.
+        """A model that only answers, in evaluation mode, without gradients. See :meth:`Recipe.train_model`.
 
         Raises:
             ValueError: if the checkpointer is missing.
@@ -216,9 +200,6 @@ class Recipe(FTRecipeInterface):
 
         Args:
             every: so many; None or 0 for never.
-
-        Returns:
-            True at every so many steps of the run.
         """
         return bool(every) and self.global_step % int(every or 1) == 0
 
@@ -390,13 +371,10 @@ class PolicyRecipe(Recipe):
                     yield self.policy.model
 
     def means(self, values: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Means over all ranks.
+        """The means over all ranks, by name.
 
         Args:
             values: this rank's scalars, by name.
-
-        Returns:
-            The means, by name.
         """
         means = all_reduce_sum(torch.stack(list(values.values()))) / self.world_size
         return dict(zip(values, means.tolist(), strict=True))

@@ -169,7 +169,8 @@ def load_from_full_model_state_dict(
     use_distributed_state_dict: bool = False,
     release_sd: bool = True,
 ) -> _IncompatibleKeys:
-    """Load a full state dict into a (sharded) model that may be on the meta device.
+    """The missing and unexpected keys of a full state dict, loaded into a (sharded) model that may be on the meta
+    device.
 
     Args:
         model: the model; its parameters take the place of those on the meta device.
@@ -179,9 +180,6 @@ def load_from_full_model_state_dict(
         cpu_offload: the model was sharded with CPU offload.
         use_distributed_state_dict: only rank 0's tensors are used, and sent to the others.
         release_sd: take tensors out of ``full_sd`` once they are placed.
-
-    Returns:
-        Missing and unexpected keys.
 
     Raises:
         MismatchError: if shapes differ, or keys do and ``strict`` is set.
@@ -269,16 +267,13 @@ def gather_cpu_state_dict(
     device: torch.device | None = None,
     adapter_weights_only: bool = False,
 ) -> dict[str, Any]:
-    """Collect a sharded model's full state dict on rank 0's CPU, parameter by parameter; every rank calls this.
+    """All of a sharded model's state dict, NF4 dequantized, on rank 0's CPU; every rank calls this.
 
     Args:
         model: the model; one that isn't sharded is copied.
         is_rank_zero: whether this rank keeps the tensors.
         device: where tensors are gathered, if CPU offload keeps them elsewhere.
         adapter_weights_only: only the adapter's tensors.
-
-    Returns:
-        Full tensors, NF4 dequantized; empty on the other ranks.
     """
     state_dict = model.state_dict()  # type: ignore[union-attr]
     if adapter_weights_only:
@@ -296,16 +291,13 @@ def gather_cpu_state_dict(
 def get_full_optimizer_state_dict(
     model: FSDPModule | nn.Module, opt: Optimizer, is_rank_zero: bool, device: torch.device | None = None
 ) -> dict[str, Any]:
-    """Collect a sharded optimizer's full state dict on rank 0's CPU; every rank calls this.
+    """All of a sharded optimizer's state dict, as in one process, on rank 0's CPU; every rank calls this.
 
     Args:
         model: the model; not used, kept as a parameter for its callers.
         opt: the optimizer.
         is_rank_zero: whether this rank keeps the tensors.
         device: where tensors are gathered, if CPU offload keeps them elsewhere.
-
-    Returns:
-        What ``opt.state_dict()`` is in one process; empty on the other ranks.
     """
     sharded = opt.state_dict()
     state: dict[Any, dict[str, Any]] = {}

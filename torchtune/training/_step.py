@@ -21,9 +21,6 @@ def count_loss_tokens(
         labels: ``[b, s]``, as the loss gets them: label ``i`` is the token after token ``i``.
         ignore_index: label of what isn't trained.
         weights: factors on the labels' losses ``[b, s]``; such labels count as much as they weigh.
-
-    Returns:
-        A scalar tensor.
     """
     counts = labels != ignore_index
     return counts.sum() if weights is None else (counts * weights).sum()
@@ -86,14 +83,11 @@ class LossAccumulator:
         return dist.get_world_size(self.group) if dist.is_initialized() else 1
 
     def add(self, loss: torch.Tensor, num_tokens: torch.Tensor | int) -> torch.Tensor:
-        """Count a micro-batch.
+        """The summed loss of a micro-batch, for ``backward()``; it is counted.
 
         Args:
             loss: its mean loss per token.
             num_tokens: its number of trained tokens; with 0 the loss counts as 0, even if it is NaN.
-
-        Returns:
-            The micro-batch's summed loss, for ``backward()``.
         """
         tokens = torch.as_tensor(num_tokens, device=loss.device)
         summed = torch.where(tokens > 0, loss, torch.zeros_like(loss)) * tokens
@@ -101,14 +95,11 @@ class LossAccumulator:
         return summed
 
     def add_normalized(self, loss: torch.Tensor, num_tokens: torch.Tensor | int) -> torch.Tensor:
-        """Count a micro-batch that is a step of its own, where gradients are used up in the backward pass.
+        """The loss of a micro-batch that is a step of its own, scaled so that its gradients need no further factor.
 
         Args:
             loss: mean loss of the micro-batch, a scalar.
             num_tokens: labels that it is the mean of.
-
-        Returns:
-            The loss, scaled so that the gradients need no further factor.
         """
         summed = self.add(loss, num_tokens)
         total = all_reduce_sum(torch.as_tensor(num_tokens, device=loss.device).clone(), self.group)
@@ -158,9 +149,6 @@ class CheckpointSchedule:
 
         Args:
             steps_run: optimizer steps of the run.
-
-        Returns:
-            True where it is a multiple of ``every_n_steps``.
         """
         return self.every_n_steps is not None and steps_run % self.every_n_steps == 0
 
@@ -169,9 +157,6 @@ class CheckpointSchedule:
 
         Args:
             epoch: number of the epoch that has ended, from 0.
-
-        Returns:
-            True after the last and after every ``every_n_epochs``.
         """
         if epoch + 1 >= self.total_epochs:
             return True
@@ -179,16 +164,13 @@ class CheckpointSchedule:
 
 
 def progress_bar(total: int | None, initial: int = 0, desc: str = "", disable: bool = False) -> Any:
-    """A progress bar that only rank 0 shows; where no terminal is, as in a log file, a line every ten seconds.
+    """A ``tqdm`` bar that only rank 0 shows; where no terminal is, as in a log file, a line every ten seconds.
 
     Args:
         total: steps in all.
         initial: steps done before.
         desc: text before the bar.
         disable: show nothing.
-
-    Returns:
-        A ``tqdm`` object: ``update(n)``, ``set_description(text)``, ``close()``.
     """
     from tqdm import tqdm
 

@@ -68,18 +68,7 @@ def _check(model: nn.Module) -> TransformerDecoder:
 def apply_tensor_parallel(
     model: nn.Module, mesh: DeviceMesh, plan: dict[str, ParallelStyle] | None = None, loss_fn: nn.Module | None = None
 ) -> None:
-    """Split a decoder's layers over ranks, in place; what it returns is whole on each of them.
-
-    Args:
-        model: the model, before FSDP; it may be on the meta device.
-        mesh: one-dimensional mesh of the ranks.
-        plan: module name to style; None is :func:`~torchtune.models.llama3.base_llama_tp_plan`, which fits the Llama,
-            Qwen and Mistral families.
-        loss_fn: the loss; one that projects itself changes the plan for the output layer.
-
-    Raises:
-        ValueError: if the model isn't a dense decoder, its heads don't divide, or its adapters aren't plain LoRA.
-    """
+    """Split a decoder's layers over ranks, in place; what it returns is whole on each of them."""
     decoder = _check(model)
     if plan is None:
         from torchtune.models.llama3 import base_llama_tp_plan

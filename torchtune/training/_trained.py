@@ -53,7 +53,7 @@ def build_model(
     loss_fn: nn.Module | None = None,
     frozen: bool = False,
 ) -> nn.Module:
-    """Builds a model without memory, shards it where there are several ranks, and gives it its weights.
+    """A model made without memory, sharded where there are several ranks, with its weights; to train unless frozen.
 
     Adapters, where the model has any, are then all that is trained.
 
@@ -69,9 +69,6 @@ def build_model(
             ``quantizer``, ``tensor_parallel_dim``, ``context_parallel_dim`` and ``layer_dropout`` say. Without it dropout
             is off.
         frozen: the model only answers: in evaluation mode, without gradients.
-
-    Returns:
-        The model, in training mode if it isn't frozen.
 
     Raises:
         RuntimeError: if the weights are those of another model, with what differs.
@@ -209,13 +206,11 @@ class Trained:
         return summed
 
     def step(self, number: int) -> tuple[StepLoss, float | None]:
-        """An optimizer step on the gradients of the micro-batches since the last, which are clipped to ``clip_grad_norm``.
+        """The loss over all ranks of a step on what was added since the last, and the gradients' norm where it is
+        clipped.
 
         Args:
             number: of the recipe's step, from 1, for errors.
-
-        Returns:
-            The loss over all ranks, and the norm of the gradients where it is clipped.
 
         Raises:
             NonFiniteLossError: if the loss is no number, unless ``on_nan_loss`` leaves such steps out.

@@ -26,7 +26,7 @@ class _Gathered(dict[str, Any]):
 def with_whole_layers(
     model: nn.Module, build: Callable[[], nn.Module], *, device: torch.device, dtype: torch.dtype
 ) -> nn.Module:
-    """A copy of a model of tensor or context parallel, sharded by FSDP alone over all ranks; each of them calls this.
+    """A copy, to answer with, of a model of tensor or context parallel, sharded by FSDP alone; every rank calls this.
 
     The copy takes the memory of the weights, divided by the number of ranks, as long as it is kept.
 
@@ -35,9 +35,6 @@ def with_whole_layers(
         build: makes it once more, unsplit.
         device: where the copy goes.
         dtype: of its weights.
-
-    Returns:
-        The copy, in evaluation mode.
     """
     with set_default_dtype(dtype), torch.device("meta"):
         whole = build()

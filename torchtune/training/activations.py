@@ -36,16 +36,13 @@ def _contexts() -> Any:
 
 
 def checkpoint_wrapper(module: nn.Module, ac_mode: str, ac_style: int | str | None) -> nn.Module:
-    """Wrap one layer so that (some of) its activations are computed again in the backward pass.
+    """A layer wrapped so that (some of) its activations are computed again in the backward pass.
 
     Args:
         module: the layer.
         ac_mode: ``full`` or ``selective``.
         ac_style: for ``selective``: ``op`` keeps attention and every second matrix product; a number (which layers are
             wrapped is the caller's choice) recomputes all, as ``full`` does.
-
-    Returns:
-        The wrapped layer.
 
     Raises:
         ValueError: if mode or style isn't one of these.

@@ -13,7 +13,7 @@ from torchtune.training.memory import OptimizerInBackwardWrapper, optimizers_of
 def get_cosine_schedule_with_warmup(
     optimizer: Optimizer, num_warmup_steps: int, num_training_steps: int, num_cycles: float = 0.5, last_epoch: int = -1
 ) -> LambdaLR:
-    """A rate that rises linearly from 0 to the optimizer's, then falls along a cosine.
+    """A rate that rises linearly from 0, then falls along a cosine; step it after each optimizer step.
 
     Args:
         optimizer: whose rate is scheduled.
@@ -21,9 +21,6 @@ def get_cosine_schedule_with_warmup(
         num_training_steps: steps in all; the rate is 0 there for ``num_cycles`` 0.5.
         num_cycles: waves of the cosine; 0.5 is one fall.
         last_epoch: number of the last step when going on, -1 at the start.
-
-    Returns:
-        The schedule; step it after each optimizer step.
     """
 
     def factor(step: int) -> float:

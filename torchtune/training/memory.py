@@ -47,16 +47,13 @@ def cleanup_before_training() -> None:
 
 
 def keep_freed_memory(device: torch.device | str) -> bool:
-    """On the CPU: let this process keep memory that tensors free, for the tensors of the next step.
+    """Whether this process keeps, on the CPU, memory that is freed for the tensors of the next step (glibc can).
 
     glibc gives large blocks back to the system at once, and each step then waits for them to be mapped and zeroed again.
     The peak stays as it is; what is freed after it stays with the process.
 
     Args:
         device: where the run's tensors are; for others than ``cpu`` nothing is done.
-
-    Returns:
-        Whether this C library could be told so (glibc can).
     """
     if torch.device(device).type != "cpu" or not sys.platform.startswith("linux"):
         return False
@@ -204,14 +201,11 @@ class InBackwardSchedule:
 def create_optim_in_bwd_wrapper(
     model: nn.Module, optim_dict: dict[nn.Parameter, Optimizer]
 ) -> OptimizerInBackwardWrapper:
-    """Wrap one optimizer per parameter.
+    """A wrapper of one optimizer per parameter, by the names that state dicts have.
 
     Args:
         model: the model; its names are used.
         optim_dict: optimizer by parameter, for every trainable one.
-
-    Returns:
-        The wrapper, its optimizers by the names that state dicts have.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     # Names are those of state dicts, whether activations are checkpointed or not.

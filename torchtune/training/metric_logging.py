@@ -39,13 +39,10 @@ def _plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
 
 
 def save_config(config: DictConfig) -> Path:
-    """Write the config to ``torchtune_config.yaml`` in its ``output_dir``.
+    """The path of ``torchtune_config.yaml`` in the config's ``output_dir``, where the config is written.
 
     Args:
         config: the run's config; it has ``output_dir``.
-
-    Returns:
-        The file's path.
     """
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,15 +52,12 @@ def save_config(config: DictConfig) -> Path:
 
 
 def flatten_dict(d: dict[str, Any], *, sep: str = ".", parent_key: str = "") -> dict[str, Any]:
-    """A nested dictionary as a flat one.
+    """A nested dictionary as a flat one: value by path; lists are values.
 
     Args:
         d: the dictionary.
         sep: put between the keys of a path.
         parent_key: put before every key.
-
-    Returns:
-        Value by path; lists are values.
 
     Example:
         >>> flatten_dict({"model": {"dim": 4}, "lr": 1})

@@ -6,13 +6,10 @@ import torch
 
 
 def get_unmasked_sequence_lengths(mask: torch.Tensor) -> torch.Tensor:
-    """The index of each sequence's last token that isn't masked.
+    """The index ``[b]`` of each sequence's last token that isn't masked; 0 where all of it is.
 
     Args:
         mask: ``[b, s]``, True where a token is masked (padding).
-
-    Returns:
-        ``[b]``, integers; 0 where all of a sequence is masked.
     """
     # The running count of unmasked tokens is largest first at the last of them.
     return (~mask).cumsum(dim=-1).argmax(dim=-1).to(mask.device, dtype=torch.long)

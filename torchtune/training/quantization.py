@@ -71,13 +71,10 @@ class Int4WeightOnlyQuantizer:
         self.inner_k_tiles = inner_k_tiles
 
     def quantize(self, model: nn.Module) -> nn.Module:
-        """Quantize a model in place.
+        """The model, its linear layers quantized in place.
 
         Args:
             model: the model; its linear layers change.
-
-        Returns:
-            The model.
 
         Raises:
             ValueError: if a layer's inputs don't divide into groups.
@@ -113,17 +110,7 @@ class Int8DynActInt4WeightQuantizer:
         self.groupsize = groupsize
 
     def quantize(self, model: nn.Module) -> nn.Module:
-        """Quantize a model in place.
-
-        Args:
-            model: the model; its linear layers change.
-
-        Returns:
-            The model.
-
-        Raises:
-            ValueError: if a layer's inputs don't divide into groups.
-        """
+        """See :meth:`Int4WeightOnlyQuantizer.quantize`."""
         from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
 
         _check_groups(model, self.groupsize)
@@ -149,13 +136,10 @@ def __getattr__(name: str) -> Any:
 
 
 def get_quantizer_mode(quantizer: Callable | None) -> str | None:
-    """The mode of a quantizer.
+    """The mode of a quantizer: ``4w``, ``8da4w``, these with ``-qat`` or ``-qat-module-swap``; None for anything else.
 
     Args:
         quantizer: an object of one of this module's classes.
-
-    Returns:
-        ``4w``, ``8da4w``, these with ``-qat`` or ``-qat-module-swap``; None for anything else.
     """
     return _MODES.get(type(quantizer).__name__)
 
@@ -188,14 +172,11 @@ def is_fp8_tensorwise_scaling(fp8_recipe_name: str | None) -> bool:
 
 
 def convert_to_float8_training(model: nn.Module, fp8_recipe_name: str | None = None) -> nn.Module:
-    """Compute a model's linear layers, all but the output, in float8.
+    """The model, its linear layers but the output computed in float8 from now on.
 
     Args:
         model: the model.
         fp8_recipe_name: ``tensorwise`` (with float8 all-gather), ``rowwise`` or ``rowwise_with_gw_hp``.
-
-    Returns:
-        The model.
     """
     from torchao.float8 import Float8LinearConfig
     from torchao.float8 import convert_to_float8_training as convert

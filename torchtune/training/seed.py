@@ -16,15 +16,12 @@ _log = logging.getLogger("torchtune")
 
 
 def set_seed(seed: int | None = None, debug_mode: str | int | None = None) -> int:
-    """Seed Python's, NumPy's and torch's generators; each rank gets ``seed + rank``.
+    """The seed, which Python's, NumPy's and torch's generators get, each rank ``seed + rank``.
 
     Args:
         seed: from 0 to ``2**32 - world size``; None draws one, the same on every rank.
         debug_mode: for :func:`torch.set_deterministic_debug_mode`: ``default`` or 0, ``warn`` or 1, ``error`` or 2; cuDNN is
             made deterministic for the latter two.
-
-    Returns:
-        The seed, without the rank.
 
     Raises:
         ValueError: if the seed is out of range.

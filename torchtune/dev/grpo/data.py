@@ -72,15 +72,12 @@ class RLDataset(Dataset):
 def padded_collate_rl(
     batch: list[dict[str, Any]], padding_idx: int = 0, ignore_idx: int = -100
 ) -> dict[str, torch.Tensor | list[str]]:
-    """A batch of prompts, padded at the left.
+    """A batch of prompts: ``tokens`` ``[b, s]``, padded at the left, and the list of ``answers``.
 
     Args:
         batch: samples with ``tokens`` and ``answer``.
         padding_idx: id to pad with.
         ignore_idx: not used, as prompts have no labels.
-
-    Returns:
-        ``tokens`` ``[b, s]`` and the list of ``answers``.
     """
     tokens = [torch.tensor(sample["tokens"], dtype=torch.long) for sample in batch]
     return {

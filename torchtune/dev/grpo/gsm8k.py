@@ -30,9 +30,6 @@ def normalize_gsm(problem: dict[str, str]) -> ReasoningProblem:
 
     Args:
         problem: a row with ``question`` and ``answer``.
-
-    Returns:
-        ``question``, ``cot`` and ``answer``.
     """
     cot, _, answer = problem["answer"].partition("#### ")
     return {"question": problem["question"], "cot": cot, "answer": answer}
@@ -43,9 +40,6 @@ def sft_gsm_transform(problem: dict[str, str]) -> dict[str, str]:
 
     Args:
         problem: a row with ``question`` and ``answer``.
-
-    Returns:
-        ``preamble`` and ``trainable``.
     """
     parts = normalize_gsm(problem)
     return {
@@ -87,7 +81,7 @@ def gsm8k_dataset(
     partition: str | None = None,
     **load_dataset_kwargs: Any,
 ) -> RLDataset:
-    """GSM8K's questions as prompts, with their answers.
+    """The questions of GSM8K as prompts, tokenized, with their answers.
 
     Args:
         tokenizer: a model tokenizer.
@@ -97,9 +91,6 @@ def gsm8k_dataset(
         name: the configuration on the hub.
         partition: a part of the rows: ``"1-9/10"`` has those whose index, modulo 10, is 1 to 9.
         load_dataset_kwargs: for ``datasets.load_dataset``.
-
-    Returns:
-        The prompts, tokenized, with their answers.
 
     Raises:
         ValueError: if ``partition`` is not of that form, or given beside ``filter_fn``.

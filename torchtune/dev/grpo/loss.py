@@ -38,14 +38,7 @@ class GRPOCompletionLoss(GRPOLoss):
         return (*whole, None)  # type: ignore[return-value]
 
     def weight(self, padding_masks: torch.Tensor) -> torch.Tensor:
-        """The number of answers.
-
-        Args:
-            padding_masks: ``[b, s]``; only ``b`` is read.
-
-        Returns:
-            A scalar tensor.
-        """
+        """The number of answers."""
         return torch.tensor(padding_masks.shape[0], device=padding_masks.device)
 
 
@@ -71,16 +64,13 @@ class GRPOWithChunkedOutputLoss(nn.Module):
         ref_logprobs_chunk: torch.Tensor,
         advantages: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of a chunk: loss, policy objective, KL divergence and log-probabilities of each token ``[b, c]``.
+        """The loss, policy objective, KL divergence and log-probability of each token of a chunk, each ``[b, c]``.
 
         Args:
             pi_logits_chunk: ``[b, c, v]``.
             targets_chunk: ids ``[b, c]``.
             ref_logprobs_chunk: ``[b, c]``.
             advantages: ``[b]`` or ``[b, 1]``.
-
-        Returns:
-            The four, each ``[b, c]``.
         """
         logprobs = logits_to_logprobs(pi_logits_chunk.float(), targets_chunk)
         policy = torch.exp(logprobs - logprobs.detach()) * advantages.view(-1, 1)
@@ -95,7 +85,8 @@ class GRPOWithChunkedOutputLoss(nn.Module):
         advantages: torch.Tensor,
         padding_masks: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The loss of sampled answers.
+        """The loss of sampled answers, policy objective, KL divergence, mean ratio (1), share of clipped tokens (0),
+        log-probabilities ``[b, r]``.
 
         Args:
             pi_logits: ``[b, r, v]``, or chunks of it along ``r``.
@@ -103,9 +94,6 @@ class GRPOWithChunkedOutputLoss(nn.Module):
             ref_logprobs: under the reference policy ``[b, r]``.
             advantages: of each answer ``[b]``.
             padding_masks: ``[b, r]``, True for tokens that count. Default: all.
-
-        Returns:
-            loss, policy objective, KL divergence, mean ratio (1), share of clipped tokens (0), log-probabilities ``[b, r]``.
         """
         chunks = pi_logits if isinstance(pi_logits, list) else list(pi_logits.chunk(self.num_output_chunks, dim=1))
         sizes = [chunk.shape[1] for chunk in chunks]

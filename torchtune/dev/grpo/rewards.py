@@ -18,9 +18,6 @@ def extract_tags(text: str) -> dict[str, list[str]]:
 
     Args:
         text: an answer.
-
-    Returns:
-        under ``think`` and ``answer`` the texts found, in order.
     """
     return {tag: re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL) for tag in _TAGS}
 
@@ -52,15 +49,12 @@ def shaped_correctness_reward(answer: str, completion: str) -> tuple[float, floa
 def batch_shaped_correctness_reward(
     tokenizer: ModelTokenizer, completions: torch.Tensor, answers: list[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`shaped_correctness_reward` of groups of answers.
+    """The rewards and successes of groups of answers, each ``[b, g]``, by :func:`shaped_correctness_reward`.
 
     Args:
         tokenizer: decodes the completions.
         completions: ids ``[b, g, r]``: ``g`` answers to each of ``b`` prompts.
         answers: the right answer to each prompt.
-
-    Returns:
-        rewards and successes, each ``[b, g]``.
     """
     results = torch.tensor(
         [

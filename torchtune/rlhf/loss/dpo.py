@@ -34,14 +34,11 @@ class PreferenceLoss(nn.Module):
     def forward(
         self, chosen_rejected_policy: ChosenRejectedOutputs, chosen_rejected_reference: ChosenRejectedOutputs | None
     ) -> Losses:
-        """Loss and rewards of each pair ``[b]``.
+        """The losses, rewards of the chosen and rewards of the rejected answers, each ``[b]``.
 
         Args:
             chosen_rejected_policy: what the policy says: log-probabilities of chosen and rejected answers ``[b]``.
             chosen_rejected_reference: what the reference model says; None for losses without one.
-
-        Returns:
-            Losses, rewards of the chosen and rewards of the rejected answers, each ``[b]``.
         """
         raise NotImplementedError
 

@@ -45,7 +45,7 @@ class PPOLoss(nn.Module):
         padding_masks: torch.Tensor | None = None,
         value_padding_masks: torch.Tensor | None = None,
     ) -> Scalars:
-        """The loss of sampled responses.
+        """The loss (with gradient) of sampled responses, policy loss, value loss, mean ratio, share of clipped tokens.
 
         Args:
             pi_old_logprobs: under the policy that sampled ``[b, r]``.
@@ -56,9 +56,6 @@ class PPOLoss(nn.Module):
             returns: what the values should be ``[b, r]``.
             padding_masks: ``[b, r]``, True for tokens that count in the policy loss. Default: all.
             value_padding_masks: ``[b, r]``, True for values that count. Default: all.
-
-        Returns:
-            loss, policy loss, value loss, mean ratio, share of clipped tokens; only the first has a gradient.
         """
         ratios = torch.exp(pi_logprobs - pi_old_logprobs)
         gain, clipped_gain = ratios * advantages, ratios.clamp(1 - self.epsilon, 1 + self.epsilon) * advantages
@@ -117,9 +114,6 @@ class GroupPolicyLoss(nn.Module):
 
         Args:
             padding_masks: ``[b, s]``, True for tokens of answers.
-
-        Returns:
-            A scalar tensor.
         """
         if self.normalize == "token":
             return padding_masks.sum()

@@ -254,16 +254,13 @@ def _writable_name(name: str) -> str:
 def tokens_after(
     tokenizer: Any, messages: Sequence[Message], turn: int, tools: list[dict[str, Any]] | None = None
 ) -> list[int]:
-    """The ids that follow an assistant turn, up to where the model goes on; the turn itself is not part of them.
+    """The ids that follow an assistant turn's end token, the prompt for the model's next turn included.
 
     Args:
         tokenizer: a model tokenizer.
         messages: the conversation, with what came after the turn.
         turn: index of the assistant message.
         tools: schemas of the tools.
-
-    Returns:
-        Token ids: what the format writes after the turn's end token, and the prompt for the next turn.
 
     Raises:
         ValueError: if the format writes nothing of the turn that a model samples.

@@ -24,9 +24,6 @@ def function_schema(function: Callable[..., Any], name: str | None = None, *, me
         name: name of the tool. Default: the function's.
         method: leave out the first argument, ``self``.
 
-    Returns:
-        ``{"type": "function", "function": {"name", "description", "parameters"}}``.
-
     Raises:
         ValueError: if an argument has no annotation or one that JSON cannot express, has no name (``*args``), or the
             function has no docstring.

@@ -138,13 +138,10 @@ class Toolbox:
         self._lost: set[Hashable] = set()
 
     def reset(self, rows: Mapping[Hashable, Mapping[str, Any]]) -> dict[Hashable, ToolResult]:
-        """Starts the conversations of these keys: an environment's object is made and given the row.
+        """What the start of each conversation came to, by its key: an environment's object is made and given the row.
 
         Args:
             rows: the row of each conversation, by its key.
-
-        Returns:
-            By key what ``reset`` came to; empty for functions.
         """
         if not self.stateful:
             return {}
@@ -152,15 +149,12 @@ class Toolbox:
         return self._run({key: {"do": "reset", "row": dict(row)} for key, row in rows.items()}, lambda key: key)
 
     def call(self, calls: Mapping[Hashable, tuple[Hashable, str, Any]]) -> dict[Hashable, ToolResult]:
-        """Runs calls together.
+        """The results of calls, which run together.
 
         Calls of one conversation to an environment run one after the other, in their order.
 
         Args:
             calls: for each call the key of its conversation, the tool's name and the arguments.
-
-        Returns:
-            The result of each call.
         """
         requests = {
             key: {"do": "call", "name": name, "arguments": arguments} for key, (_, name, arguments) in calls.items()
@@ -172,9 +166,6 @@ class Toolbox:
 
         Args:
             keys: the conversations, as :meth:`reset` knows them.
-
-        Returns:
-            By key what ``reward`` came to.
         """
         return self._run({key: {"do": "reward"} for key in keys}, lambda key: key)
 

@@ -49,11 +49,7 @@ class _OfExpectedCalls(Reward):
         self.column = column
 
     def expected(self, episode: Episode) -> list[ExpectedCall]:
-        """The calls that a row expects.
-
-        Raises:
-            ValueError: if the row has no such column, or a call in it cannot be read.
-        """
+        """The calls that a row expects."""
         if self.column not in episode.row:
             raise ValueError(
                 f"{type(self).__name__}: the row has no column {self.column!r} with the expected calls; it has "

@@ -187,7 +187,7 @@ class CheckpointClient:
         dataloader: Any | None = None,
         single_device: bool = False,
     ) -> dict[str, Any]:
-        """Load the newest checkpoint that was saved by rank, into model and optimizer in place.
+        """The counters, positions and RNG state of the newest checkpoint by rank; model and optimizer get theirs.
 
         Args:
             model: the model, sharded or not.
@@ -195,9 +195,6 @@ class CheckpointClient:
             adapter_config: given for a model with an adapter: only the adapter is loaded.
             dataloader: a stateful data loader to put in its position.
             single_device: there is one process.
-
-        Returns:
-            Counters, positions and RNG state under the names that checkpoints use.
         """
         state = self._rank_state(model, optimizer, adapter_only=adapter_config is not None)
         state["run"] = b""

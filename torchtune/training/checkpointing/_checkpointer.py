@@ -242,14 +242,11 @@ class DistributedCheckpointer:
         return self._output_dir
 
     def load_checkpoint(self, state_dict: dict[str, Any], adapter_only: bool = False) -> dict[str, Any]:
-        """Load the newest complete checkpoint into a state dict's tensors, in place.
+        """The state dict with the newest complete checkpoint, loaded into its tensors in place.
 
         Args:
             state_dict: what to load, with tensors of the right shapes.
             adapter_only: load a checkpoint of an adapter.
-
-        Returns:
-            ``state_dict``, with values that aren't tensors replaced.
 
         Raises:
             ValueError: if there is no complete checkpoint, or the newest is damaged.

@@ -208,7 +208,7 @@ def prune_surplus_checkpoints(checkpoints: list[Path], keep_last_n_checkpoints: 
 
 
 def check_outdir_not_in_ckptdir(ckpt_dir: Path | str, out_dir: Path | str) -> bool:
-    """True, if the output folder isn't the source folder or in it: the source would be changed.
+    """A check that the output folder isn't the source folder or in it, which would change the source.
 
     Args:
         ckpt_dir: where weights are read.

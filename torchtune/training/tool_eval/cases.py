@@ -49,7 +49,7 @@ def cases_from_messages(
     turns: Turns = "all",
     id: str = "",
 ) -> list[ToolCase]:
-    """A case for each assistant turn: what stands before it is the prompt, its calls are expected, in any order.
+    """A case for each assistant turn, in order: what stands before it is the prompt, its calls are expected.
 
     Assistant messages directly after each other are one turn. A masked or unweighted message is a turn like others.
 
@@ -58,9 +58,6 @@ def cases_from_messages(
         tools: its tools.
         turns: all assistant turns, or only the first or the last.
         id: where the conversation comes from; the index of the message is appended.
-
-    Returns:
-        The cases, in order; a turn without calls is a case where no call is right.
 
     Raises:
         ValueError: if ``turns`` is unknown, or a call is written as text, so that what is expected cannot be known.
@@ -103,9 +100,6 @@ def case_from_bfcl(row: Mapping[str, Any], *, dots: Literal["keep", "underscore"
             of accepted values, ``""`` among them meaning that the argument may be left out.
         dots: what becomes of dots in function names: OpenAI's rules for names forbid them, ``"underscore"`` replaces
             them in the tools and in the expected calls alike.
-
-    Returns:
-        The case; no expected calls where ``ground_truth`` is missing.
 
     Raises:
         ValueError: if the row lacks a part or has several turns.

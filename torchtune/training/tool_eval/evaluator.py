@@ -165,14 +165,11 @@ class ToolCallEvaluator:
 
 
 def report(results: dict[str, ToolEvalResult], title: str = "Tool calls") -> RenderableType:
-    """For ``rich.print``: a table with a column for each result, and the samples of the last.
+    """A ``rich`` group to print: a table with a column for each result, and the samples of the last.
 
     Args:
         results: by the head of their column, such as ``{"before": ..., "after": ...}``.
         title: of the table.
-
-    Returns:
-        A group of ``rich`` renderables.
     """
     from rich.console import Group
     from rich.panel import Panel

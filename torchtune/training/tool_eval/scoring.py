@@ -123,7 +123,7 @@ def score_calls(
     complete: bool = True,
     loose_strings: bool = False,
 ) -> CaseScore:
-    """Score the calls of one turn. Their order does not count: as many as possible are matched with expected ones.
+    """The score of the calls of a turn, in any order: as many as possible are matched with expected ones.
 
     Args:
         expected: the calls that are right; none where no call is right.
@@ -132,9 +132,6 @@ def score_calls(
         unparsed: for each generated call that did not parse, the reason.
         complete: False if the end of the turn was not generated.
         loose_strings: compare strings as the Berkeley leaderboard does.
-
-    Returns:
-        Counts of this case, and in ``problems`` each deviation in words.
     """
     known = [call for call in calls if tool_names is None or call.name in tool_names]
     partner = _match(expected, calls, loose_strings)
@@ -222,9 +219,6 @@ class ToolCallScores:
 
         Args:
             scores: a score for each case.
-
-        Returns:
-            Their sums.
         """
         total = cls()
         for score in scores:
@@ -282,9 +276,6 @@ class ToolCallScores:
 
         Args:
             prefix: put before each name.
-
-        Returns:
-            Rates from 0 to 1 by name.
         """
         return {f"{prefix}{name}": rate for name, rate in self.rates().items() if rate is not None}
 
@@ -305,14 +296,11 @@ _LABELS = {
 
 
 def scores_table(columns: dict[str, ToolCallScores], title: str = "Tool calls") -> Table:
-    """A ``rich`` table: a row for each measure, a column for each set of scores (``{"before": ..., "after": ...}``).
+    """A ``rich`` table: a row for each measure that a column has, a column for each set of scores.
 
     Args:
         columns: scores by the head of their column.
         title: of the table.
-
-    Returns:
-        The table; measures that no column has are left out.
     """
     from rich.table import Table
 
