@@ -66,7 +66,7 @@ def generate_next_token(
     temperature: float = 1.0,
     top_k: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ids ``[b, 1]`` drawn for what follows the last position, and the logits they were drawn from ``[b, 1, v]``.
+    """The ids ``[b, 1]`` drawn to follow the last position, and their logits ``[b, 1, v]``. See :func:`sample`.
 
     Args:
         model: the decoder.
@@ -74,8 +74,6 @@ def generate_next_token(
         x: ids ``[b, s]``.
         q: noise to draw with, ``[b, v]``; see :func:`sample`.
         mask: ``[b, s, s]``, with a cache ``[b, s, cache length]``; True where a query may look.
-        temperature: see :func:`sample`.
-        top_k: see :func:`sample`.
     """
     logits = _last_logits(model(x, input_pos=input_pos, mask=mask))
     return sample(logits, temperature=temperature, top_k=top_k, q=q), logits.unsqueeze(1)

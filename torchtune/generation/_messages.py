@@ -41,18 +41,13 @@ def generate_messages(
     top_k: int | None = None,
     rng: torch.Generator | None = None,
 ) -> list[ParsedMessage]:
-    """The answers of a model to conversations, in their order, read back, tool calls included.
+    """The answers of a model to conversations, in order, read back, tool calls included. See :func:`generate_tokens`.
 
     Args:
         model: the decoder.
         tokenizer: its model tokenizer; writes the prompts in the family's official format.
         conversations: samples as message transforms make them: ``{"messages": [Message, ...], "tools": [...]}``,
             ``tools`` only where there are any.
-        max_generated_tokens: at most as many tokens each, and no more than the model has positions for.
-        batch_size: conversations answered at once.
-        temperature: what the logits are divided by; 0 is greedy.
-        top_k: draw only from the ``top_k`` likeliest tokens.
-        rng: generator for the draws.
 
     Raises:
         ValueError: if a prompt is as long as the model's ``max_seq_len``, with the index of the conversation.
@@ -85,7 +80,7 @@ def generate_tokens(
     dtype: torch.dtype | None = None,
     group: Any = None,
 ) -> list[list[int]]:
-    """The ids that continue each prompt, a stop token included, with a cache that is made and removed on the way.
+    """The ids that continue each prompt, a stop token included, with a cache for the time. See :func:`generate`.
 
     Args:
         model: the decoder. It is put into eval mode and back; a model that is set up for a chunked or fused loss gives
@@ -94,9 +89,6 @@ def generate_tokens(
         stop_tokens: ids that end an answer.
         max_generated_tokens: at most as many tokens each, and no more than the model has positions for.
         batch_size: prompts continued at once.
-        temperature: what the logits are divided by; 0 is greedy.
-        top_k: draw only from the ``top_k`` likeliest tokens.
-        rng: generator for the draws.
         dtype: of the cache. Default: that of the embeddings.
         group: process group whose ranks share one sharded model (FSDP), each with prompts of its own; then all ranks
             run the model equally often.

@@ -20,13 +20,10 @@ _STYLES = {"openai": OpenAIToMessages, "sharegpt": ShareGPTToMessages}
 
 
 class PromptDataset(Dataset):
-    """Rows of conversations, each up to its last user message; what followed is what is expected.
+    """Rows of conversations up to the last user message, and what followed. See :class:`~torchtune.datasets.SFTDataset`.
 
     Args:
-        source: see :class:`~torchtune.datasets.SFTDataset`.
         message_transform: row to ``{"messages": [...], "tools": [...]}``.
-        filter_fn: keeps the rows for which it is true.
-        load_dataset_kwargs: for ``datasets.load_dataset``.
     """
 
     def __init__(
@@ -86,16 +83,11 @@ def prompt_dataset(
     split: str = "train",
     **load_dataset_kwargs: Any,
 ) -> Any:
-    """Prompts of rows of conversations; rows for supervised tuning serve as they are.
+    """A :class:`PromptDataset` of rows as for supervised tuning, or a stream. See :func:`~torchtune.datasets.chat_dataset`.
 
     Args:
         tokenizer: not used here; recipes hand it to every dataset.
-        source: see :class:`~torchtune.datasets.SFTDataset`.
         conversation_style: "openai" or "sharegpt".
-        column_map: the rows' names for the columns of the style.
-        new_system_prompt: a system message in place of the rows' own.
-        filter_fn: keeps the rows for which it is true.
-        split: the split, or a slice of it such as ``"train[:5%]"``.
         load_dataset_kwargs: for ``datasets.load_dataset``; ``streaming=True`` reads rows while training, see
             :class:`~torchtune.datasets.StreamingDataset`.
 

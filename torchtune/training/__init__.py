@@ -39,7 +39,6 @@ from torchtune.training._faults import (
     fault_reports,
     out_of_memory_advice,
 )
-from torchtune.training._grad_scaler import clip_grad_norm, scale_grads, scale_grads_
 from torchtune.training._inference import is_quantized, load_model
 from torchtune.training._model_util import disable_dropout
 from torchtune.training._objectives import (
@@ -50,7 +49,6 @@ from torchtune.training._objectives import (
     build_objective,
     token_loss,
 )
-from torchtune.training._optimizers import build_lr_scheduler, build_optimizer, check_step_settings
 from torchtune.training._parallel import (
     ParallelDims,
     get_context_parallel_manager,
@@ -67,9 +65,7 @@ from torchtune.training._profiler import (
     DummyProfiler,
     setup_torch_profiler,
 )
-from torchtune.training._qat import prepare_qat, set_fake_quant
 from torchtune.training._recipe import PolicyRecipe, Recipe, run_recipe
-from torchtune.training._rng import get_rng_state, set_rng_state
 from torchtune.training._sharding import (
     gather_cpu_state_dict,
     get_full_optimizer_state_dict,
@@ -78,10 +74,25 @@ from torchtune.training._sharding import (
     load_from_full_optimizer_state_dict,
     shard_model,
     validate_no_params_on_meta_device,
+    with_whole_layers,
 )
-from torchtune.training._step import CheckpointSchedule, LossAccumulator, StepLoss, count_loss_tokens, progress_bar
-from torchtune.training._trained import Trained, build_model
-from torchtune.training._whole_layers import with_whole_layers
+from torchtune.training._step import (
+    CheckpointSchedule,
+    LossAccumulator,
+    StepLoss,
+    clip_grad_norm,
+    count_loss_tokens,
+    progress_bar,
+    scale_grads,
+    scale_grads_,
+)
+from torchtune.training._trained import (
+    Trained,
+    build_lr_scheduler,
+    build_model,
+    build_optimizer,
+    check_step_settings,
+)
 from torchtune.training.activations import apply_selective_activation_checkpointing
 from torchtune.training.checkpointing import *  # noqa: F403
 from torchtune.training.lr_schedulers import get_cosine_schedule_with_warmup, get_lr
@@ -99,8 +110,8 @@ from torchtune.training.memory import (
 )
 from torchtune.training.pooling import get_unmasked_sequence_lengths
 from torchtune.training.precision import get_dtype, set_default_dtype, validate_expected_param_dtype
-from torchtune.training.quantization import get_quantizer_mode
-from torchtune.training.seed import set_seed
+from torchtune.training.quantization import get_quantizer_mode, prepare_qat, set_fake_quant
+from torchtune.training.seed import get_rng_state, set_rng_state, set_seed
 
 __all__ = [
     "CheckpointSchedule",

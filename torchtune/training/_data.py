@@ -12,6 +12,8 @@ import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
+from torchtune.training._distributed import gathered, get_world_size_and_rank
+
 if TYPE_CHECKING:
     from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -104,26 +106,6 @@ class ResumableSampler(Sampler[int]):
             )
 
 
-class _Filled(Dataset):
-    """A dataset whose row :data:`FILLER` is one without anything to train."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        if index != FILLER:
-            return self.dataset[index]
-        row = dict(self.dataset[0])
-        for key in [key for key in row if key.endswith("labels")]:  # preference rows have two
-            labels = row[key]
-            whole = isinstance(labels, torch.Tensor)
-            row[key] = torch.full_like(labels, _IGNORE_INDEX) if whole else [_IGNORE_INDEX] * len(labels)
-        return row
-
-
 class _Numbered(Dataset):
     """Rows with their numbers."""
 
@@ -135,6 +117,20 @@ class _Numbered(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         return index, self.dataset[index]
+
+
+class _Filled(_Numbered):
+    """A dataset whose row :data:`FILLER` is one without anything to train."""
+
+    def __getitem__(self, index: int) -> Any:
+        if index != FILLER:
+            return self.dataset[index]
+        row = dict(self.dataset[0])
+        for key in [key for key in row if key.endswith("labels")]:  # preference rows have two
+            labels = row[key]
+            whole = isinstance(labels, torch.Tensor)
+            row[key] = torch.full_like(labels, _IGNORE_INDEX) if whole else [_IGNORE_INDEX] * len(labels)
+        return row
 
 
 def _collate_numbered(rows: list[Any], collate_fn: Callable[[list[Any]], Any]) -> Any:
@@ -269,9 +265,7 @@ def loader_state(loader: Any) -> dict[str, Any]:
     state = loader.state_dict()
     if not isinstance(loader.dataset, IterableDataset) or not (dist.is_available() and dist.is_initialized()):
         return state
-    states: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(states, state)
-    return {"ranks": states}
+    return {"ranks": gathered(state)}
 
 
 def load_loader_state(loader: Any, state: dict[str, Any]) -> None:
@@ -287,7 +281,7 @@ def load_loader_state(loader: Any, state: dict[str, Any]) -> None:
     """
     if "ranks" in state:
         states = state["ranks"]
-        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        ranks, rank = get_world_size_and_rank()
         if ranks != len(states) and getattr(loader.dataset, "packed", False):
             raise ValueError(
                 f"The run that is resumed packed a stream on {len(states)} rank(s), and this one has {ranks}: resume with "
@@ -295,12 +289,8 @@ def load_loader_state(loader: Any, state: dict[str, Any]) -> None:
             )
         state = states[rank if ranks == len(states) else 0]
     main = state["_snapshot"]["_main_snapshot"] if "_snapshot" in state else state
-    place = main.get("_sampler_iter_state") or {}
-    streams, streamed, workers = (
-        isinstance(loader.dataset, IterableDataset),
-        "sampler_state" not in place,
-        main.get("_num_workers", 0),
-    )
+    place, workers = main.get("_sampler_iter_state") or {}, main.get("_num_workers", 0)
+    streams, streamed = isinstance(loader.dataset, IterableDataset), "sampler_state" not in place
     if place and streams != streamed:
         kinds = ("rows by number", "a stream")
         raise ValueError(

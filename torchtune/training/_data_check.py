@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch.distributed as dist
 from omegaconf import DictConfig, ListConfig
 from torch.utils.data import IterableDataset
 
 from torchtune import config
 from torchtune.data._common import CROSS_ENTROPY_IGNORE_IDX
-from torchtune.training._distributed import get_world_size_and_rank
+from torchtune.training._distributed import gathered, get_world_size_and_rank
 from torchtune.utils import get_logger
 
 log = get_logger("INFO")
@@ -83,11 +82,9 @@ def check_data(dataset: Any, rows: bool | int = True, name: str = "dataset") -> 
     world_size, rank = get_world_size_and_rank()
     count = len(dataset) if rows is True else min(rows, len(dataset))
     found = _read(dataset, range(rank, count, world_size))
-    if world_size > 1:
-        gathered: list[Any] = [None] * world_size
-        dist.all_gather_object(gathered, found)
-        found = tuple(sorted(item for part in gathered for item in part[i]) for i in range(2))  # type: ignore[assignment]
-    errors, untrained = found
+    errors, untrained = (
+        sorted(item for part in parts for item in part) for parts in zip(*gathered(found), strict=True)
+    )
     if rank == 0:
         log.info("Checked %s rows of %s in %.1f s", f"{count:,}", name, time.perf_counter() - started)
         if untrained:

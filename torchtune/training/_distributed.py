@@ -91,14 +91,18 @@ def all_reduce_sum(tensor: torch.Tensor, group: dist.ProcessGroup | None = None)
     return tensor
 
 
+def gathered(value: Any) -> list[Any]:
+    """The values of all ranks, on all of them."""
+    world_size, _ = get_world_size_and_rank()
+    values = [value] * world_size
+    if world_size > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
 def per_rank(value: Any) -> Any:
     """One value per rank, gathered on all of them: the value itself for one process, else ``{"per_rank": [...]}``."""
-    world_size, _ = get_world_size_and_rank()
-    if world_size == 1:
-        return value
-    gathered: list[Any] = [None] * world_size
-    dist.all_gather_object(gathered, value)
-    return {"per_rank": gathered}
+    return {"per_rank": gathered(value)} if get_world_size_and_rank()[0] > 1 else value
 
 
 def own_part(value: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
 
-from torchtune.training._distributed import get_world_size_and_rank, is_distributed
+from torchtune.training._distributed import gathered, get_world_size_and_rank, is_distributed
 
 _log = logging.getLogger("torchtune")
 _MOST_SKIPS = 10
@@ -102,16 +102,11 @@ class LossCheck:
 
 def _rows(batches: Sequence[dict[str, Any]]) -> str:
     """The rows of all ranks' batches, in a sentence."""
-    rows = [row for batch in batches for row in batch.get("rows", ())]
-    by_rank: list[Any] = [rows]
-    world_size, _ = get_world_size_and_rank()
-    if world_size > 1:
-        by_rank = [None] * world_size
-        dist.all_gather_object(by_rank, rows)
+    by_rank = gathered([row for batch in batches for row in batch.get("rows", ())])
     if not any(by_rank):
         return "Its rows have no numbers: the dataset is a stream."
     parts = [
-        f"{', '.join(map(str, rows))}" + (f" (rank {rank})" if world_size > 1 else "")
+        ", ".join(map(str, rows)) + (f" (rank {rank})" if len(by_rank) > 1 else "")
         for rank, rows in enumerate(by_rank)
         if rows
     ]
@@ -128,9 +123,8 @@ def out_of_memory_advice(error: BaseException, cfg: DictConfig) -> str | None:
         error: what was raised.
         cfg: the run's config; settings that it has already are not proposed.
     """
-    if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not (
-        isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _MEMORY_ERRORS)
-    ):
+    said = isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _MEMORY_ERRORS)
+    if not said and not isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return None
     helps = [f"{setting} ({why})" for needed, setting, why in _memory_settings(cfg) if needed]
     first_line = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

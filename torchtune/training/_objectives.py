@@ -77,8 +77,6 @@ class Distillation(Objective):
     """``1 - kd_ratio`` times the loss of the labels and ``kd_ratio`` times the distance from a teacher's distribution.
 
     Args:
-        model: the student.
-        loss_fn: its loss.
         teacher: a model with the same vocabulary; its weights stay as they are.
         kd_loss: a loss of :mod:`torchtune.modules.loss.kd_losses`.
         kd_ratio: between 0 and 1.
@@ -140,8 +138,6 @@ class EarlyExit(Objective):
     """Losses of early layers besides the last one's, and layers that are skipped at random (LayerSkip).
 
     Args:
-        model: the model; with layer dropout, its layers are wrapped already.
-        loss_fn: its loss.
         curriculum: makes, of the number of the first step, what says which layers have a loss; None: only the last one.
         scale_fn: the share of each layer.
         scale: factor of all layers but the last.

@@ -27,12 +27,10 @@ from torchtune.training._distributed import (
     init_distributed,
 )
 from torchtune.training._faults import StopSignal, check_recipe, fault_reports
-from torchtune.training._optimizers import check_step_settings
 from torchtune.training._parallelism import Parallelism
 from torchtune.training._profiler import DummyProfiler
-from torchtune.training._rng import set_rng_state
 from torchtune.training._step import CheckpointSchedule
-from torchtune.training._trained import Trained, build_model
+from torchtune.training._trained import Trained, build_model, check_step_settings
 from torchtune.training.checkpointing._checkpoint_client import TrainingProgress, with_resume_decided
 from torchtune.training.checkpointing._utils import (
     DATALOADER_KEY,
@@ -44,7 +42,7 @@ from torchtune.training.checkpointing._utils import (
 )
 from torchtune.training.memory import get_memory_stats, keep_freed_memory
 from torchtune.training.precision import get_dtype
-from torchtune.training.seed import set_seed
+from torchtune.training.seed import set_rng_state, set_seed
 from torchtune.utils import get_device, get_logger
 
 log = get_logger("INFO")

@@ -15,6 +15,7 @@ from torchtune.modules.layer_dropout import ModuleLayerDropoutWrapper
 from torchtune.modules.low_precision._nf4 import dequantize, is_nf4, to_nf4
 from torchtune.training._distributed import is_dtensor
 from torchtune.training.memory import OptimizerInBackwardWrapper
+from torchtune.training.precision import set_default_dtype
 
 if TYPE_CHECKING:  # a run that isn't sharded doesn't wait for these
     from torch.distributed.device_mesh import DeviceMesh
@@ -291,13 +292,10 @@ def gather_cpu_state_dict(
 def get_full_optimizer_state_dict(
     model: FSDPModule | nn.Module, opt: Optimizer, is_rank_zero: bool, device: torch.device | None = None
 ) -> dict[str, Any]:
-    """All of a sharded optimizer's state dict, as in one process, on rank 0's CPU; every rank calls this.
+    """All of a sharded optimizer's state dict, as in one process, on rank 0's CPU. See :func:`gather_cpu_state_dict`.
 
     Args:
-        model: the model; not used, kept as a parameter for its callers.
         opt: the optimizer.
-        is_rank_zero: whether this rank keeps the tensors.
-        device: where tensors are gathered, if CPU offload keeps them elsewhere.
     """
     sharded = opt.state_dict()
     state: dict[Any, dict[str, Any]] = {}
@@ -314,10 +312,9 @@ def load_from_full_optimizer_state_dict(
     full_sd: dict[str, Any],
     device: torch.device,
 ) -> None:
-    """Load a full optimizer state dict into an optimizer of sharded parameters.
+    """Load a full optimizer state dict into an optimizer of sharded parameters. See :func:`gather_cpu_state_dict`.
 
     Args:
-        model: the model; not used, kept as a parameter for its callers.
         opt: the optimizer, with the same parameters in the same order as the one that was saved; or one per parameter.
         full_sd: state dict with full tensors, the same on every rank.
         device: where tensors are cut into shards.
@@ -358,3 +355,34 @@ def _place_like(value: Any, parameter: torch.Tensor, device: torch.device) -> An
     if not isinstance(value, torch.Tensor) or not is_dtensor(parameter) or value.shape != parameter.shape:
         return value
     return _cut(value.to(device), parameter).to(parameter.device)
+
+
+class _Gathered(dict[str, Any]):
+    """A state dict whose tensors are gathered one by one, as they are taken out."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        super().__init__(model.state_dict())
+        self.device = device
+
+    def pop(self, name: str, *_: Any) -> Any:
+        return _full(super().pop(name), self.device)
+
+
+def with_whole_layers(
+    model: nn.Module, build: Callable[[], nn.Module], *, device: torch.device, dtype: torch.dtype
+) -> nn.Module:
+    """A copy, to answer with, of a model of tensor or context parallel, sharded by FSDP alone; every rank calls this.
+
+    The copy takes the memory of the weights, divided by the number of ranks, as long as it is kept.
+
+    Args:
+        model: the model that is trained.
+        build: makes it once more, unsplit.
+        device: where the copy goes.
+        dtype: of its weights.
+    """
+    with set_default_dtype(dtype), torch.device("meta"):
+        whole = build()
+    shard_model(whole, [get_shard_conditions], cpu_offload=False)
+    load_from_full_model_state_dict(whole, _Gathered(model, device), device, strict=True)
+    return whole.requires_grad_(False).eval()

@@ -6,6 +6,7 @@ gets ``metrics.jsonl``, and at its end ``summary.html`` and, where Pillow is ins
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -236,8 +237,6 @@ class StdoutLogger(_Logger):
 
 def _require(package: str, install: str) -> Any:
     """Import a logger's package, or say how to get it."""
-    import importlib
-
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -275,16 +274,8 @@ class WandBLogger(_Logger):
         if log_dir is not None:
             Path(log_dir).mkdir(parents=True, exist_ok=True)
         if self._wandb.run is None:
-            self._wandb.init(
-                project=project,
-                entity=entity,
-                group=group,
-                reinit=True,
-                resume="allow",
-                dir=log_dir,
-                config=kwargs.pop("config", None),
-                **kwargs,
-            )
+            settings = {"reinit": True, "resume": "allow", "dir": log_dir, **kwargs}
+            self._wandb.init(project=project, entity=entity, group=group, **settings)
         self._wandb.define_metric("global_step")
         self._wandb.define_metric("*", step_metric="global_step", step_sync=True)
 
@@ -364,18 +355,11 @@ class CometLogger(_Logger):
     ) -> None:
         comet = _require("comet_ml", "comet-ml")
         super().__init__()
-        self._log_code = log_code
         self.experiment: Any = None
         if self._active:
-            self.experiment = comet.start(
-                api_key=api_key,
-                workspace=workspace,
-                project=project,
-                experiment_key=experiment_key,
-                mode=mode,
-                online=online,
-                experiment_config=comet.ExperimentConfig(name=experiment_name, tags=tags, log_code=log_code, **kwargs),
-            )
+            settings = comet.ExperimentConfig(name=experiment_name, tags=tags, log_code=log_code, **kwargs)
+            where = {"api_key": api_key, "workspace": workspace, "project": project, "experiment_key": experiment_key}
+            self.experiment = comet.start(**where, mode=mode, online=online, experiment_config=settings)
 
     def _write(self, values: dict[str, float | int], step: int) -> None:
         self.experiment.log_metrics(values, step=step)

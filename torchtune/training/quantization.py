@@ -30,13 +30,6 @@ _MODES = {
     "Int4WeightOnlyQATQuantizerModuleSwap": "4w-qat-module-swap",
     "Int8DynActInt4WeightQATQuantizerModuleSwap": "8da4w-qat-module-swap",
 }
-# Functions of torchao.quantization.qat.linear by mode: fake quantization on, and off.
-_SWITCHES = {
-    "4w-qat": "4w_fake_quant",
-    "8da4w-qat": "8da4w_fake_quant",
-    "4w-qat-module-swap": "4w_fake_quant",
-    "8da4w-qat-module-swap": "8da4w_fake_quant",
-}
 # Made when they are asked for, see __getattr__.
 Int4WeightOnlyQATQuantizer: Any
 Int4WeightOnlyQATQuantizerModuleSwap: Any
@@ -144,24 +137,6 @@ def get_quantizer_mode(quantizer: Callable | None) -> str | None:
     return _MODES.get(type(quantizer).__name__)
 
 
-def _fake_quant_switch(mode: str, action: str) -> Callable[[nn.Module], None] | None:
-    if mode not in _SWITCHES:
-        return None
-    from torchao.quantization.qat import linear
-
-    return getattr(linear, f"{action}_{_SWITCHES[mode]}")
-
-
-def _get_enable_fake_quant(quantizer_mode: str) -> Callable[[nn.Module], None] | None:
-    """The function (for ``model.apply``) that turns fake quantization on."""
-    return _fake_quant_switch(quantizer_mode, "enable")
-
-
-def _get_disable_fake_quant(quantizer_mode: str) -> Callable[[nn.Module], None] | None:
-    """The function (for ``model.apply``) that turns fake quantization off."""
-    return _fake_quant_switch(quantizer_mode, "disable")
-
-
 def is_fp8_tensorwise_scaling(fp8_recipe_name: str | None) -> bool:
     """Whether float8 training scales whole tensors: the default, and ``tensorwise``.
 
@@ -221,3 +196,52 @@ def swap_lora_linear_with_qat(
             setattr(module, name, QATLoRALinear.from_lora_linear(child, activation_qat_config, weight_qat_config))
         else:
             swap_lora_linear_with_qat(child, activation_qat_config, weight_qat_config)
+
+
+def prepare_qat(model: nn.Module, quantizer: Any) -> nn.Module:
+    """The model with rounding layers in the place of its linear ones; names and weights stay.
+
+    LoRA layers round their base weight and input; the adapters are not rounded.
+
+    Args:
+        model: the model, on any device.
+        quantizer: a QAT quantizer of :mod:`torchtune.training.quantization`.
+
+    Raises:
+        ValueError: if the quantizer isn't one for training, or fits no layer.
+    """
+    mode = get_quantizer_mode(quantizer)
+    if mode is None or "-qat" not in mode:
+        raise ValueError(
+            f"quantizer: {type(quantizer).__name__} is not one for training; use Int8DynActInt4WeightQATQuantizer or "
+            "Int4WeightOnlyQATQuantizer, and the recipe 'quantize' to quantize a model that is trained"
+        )
+    from torchao.quantization.qat import FakeQuantizerBase
+
+    from torchtune.modules.peft import AdapterModule
+
+    weight = quantizer.get_weight_fake_quantize_config()
+    if any(isinstance(module, AdapterModule) for module in model.modules()):
+        swap_lora_linear_with_qat(model, quantizer.get_activation_fake_quantize_config(), weight)
+    else:
+        model = quantizer.prepare(model)
+    if not any(isinstance(module, FakeQuantizerBase) for module in model.modules()):
+        raise ValueError(
+            f"quantizer: no linear layer has an input size that the group size {weight.group_size} divides; "
+            "set a smaller quantizer.groupsize"
+        )
+    return model
+
+
+def set_fake_quant(model: nn.Module, enabled: bool) -> None:
+    """Turns the rounding of a model's layers on or off.
+
+    Args:
+        model: what :func:`prepare_qat` made.
+        enabled: whether they round.
+    """
+    from torchao.quantization.qat import FakeQuantizerBase
+
+    for module in model.modules():
+        if isinstance(module, FakeQuantizerBase):
+            module.enabled = enabled

@@ -34,15 +34,11 @@ class ReasoningProblem(TypedDict):
 
 
 class RLDataset(Dataset):
-    """Prompts with the answers that they should lead to.
+    """Prompts with the answers that they should lead to. See :class:`~torchtune.datasets.SFTDataset`.
 
     Args:
-        source: see :class:`~torchtune.datasets.SFTDataset`.
         problem_transform: row to :class:`ReasoningProblem`.
         tokenizer: a model tokenizer.
-        filter_fn: keeps the rows for which it is true.
-        filter_kwargs: for ``datasets.Dataset.filter``.
-        load_dataset_kwargs: for ``datasets.load_dataset``.
     """
 
     def __init__(

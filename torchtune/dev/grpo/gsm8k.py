@@ -81,16 +81,11 @@ def gsm8k_dataset(
     partition: str | None = None,
     **load_dataset_kwargs: Any,
 ) -> RLDataset:
-    """The questions of GSM8K as prompts, tokenized, with their answers.
+    """The questions of GSM8K as prompts, tokenized, with their answers. See :func:`~torchtune.datasets.chat_dataset`.
 
     Args:
-        tokenizer: a model tokenizer.
-        source: a name on the hub, or as for :class:`~torchtune.datasets.SFTDataset`.
-        filter_fn: keeps the rows for which it is true.
-        split: the split.
         name: the configuration on the hub.
         partition: a part of the rows: ``"1-9/10"`` has those whose index, modulo 10, is 1 to 9.
-        load_dataset_kwargs: for ``datasets.load_dataset``.
 
     Raises:
         ValueError: if ``partition`` is not of that form, or given beside ``filter_fn``.

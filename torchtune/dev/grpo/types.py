@@ -8,17 +8,10 @@ import torch
 
 
 class GRPOTrajectory(NamedTuple):
-    """Groups of answers to a batch of prompts, ``b`` answers in all, ``s`` tokens with the prompt, ``r`` without.
+    """Groups of answers to a batch of prompts, ``b`` answers in all. See :class:`~torchtune.rlhf.Trajectory`.
 
     Args:
-        query_responses: ids ``[b, s]``.
-        logprobs: of the response under the policy that sampled it ``[b, r]``.
-        ref_logprobs: the same under the reference policy ``[b, r]``.
         advantages: of each answer, relative to its group ``[b]``.
-        masks: attention mask ``[b, s, s]``.
-        position_ids: ``[b, s]``.
-        response_padding_masks: ``[b, r]``, True where the response is over.
-        seq_lens: index of the last token of each response ``[b]``.
         answers: the right answers.
     """
 
@@ -34,15 +27,10 @@ class GRPOTrajectory(NamedTuple):
 
 
 class GRPOStats(NamedTuple):
-    """What a step of GRPO reports, each a scalar.
+    """What a step of GRPO reports, each a scalar. See :class:`~torchtune.rlhf.PPOStats`.
 
     Args:
-        loss: the whole loss.
-        policy_loss: the policy's part.
         kl_loss: mean KL divergence from the reference, before the coefficient.
-        ratios: mean of the probability ratios.
-        clipfrac: share of tokens whose ratio was clipped.
-        approx_policy_kls: estimate of the KL divergence from the policy that sampled.
         metadata: what else there is to log.
     """
 

@@ -16,7 +16,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from torchtune.training._distributed import first_rank_writes, get_world_size_and_rank, own_part, per_rank
-from torchtune.training._rng import get_rng_state
 from torchtune.training._sharding import gather_cpu_state_dict, get_full_optimizer_state_dict
 from torchtune.training.checkpointing._checkpointer import DistributedCheckpointer, FullModelHFCheckpointer
 from torchtune.training.checkpointing._files import FileCheckpointer
@@ -25,20 +24,14 @@ from torchtune.training.checkpointing._utils import (
     ADAPTER_CONFIG,
     ADAPTER_KEY,
     DATALOADER_KEY,
-    EPOCHS_KEY,
-    LR_SCHEDULER_KEY,
-    MAX_STEPS_KEY,
     MODEL_KEY,
     OPT_KEY,
     RECIPE_STATE_FNAME,
     RNG_KEY,
-    SEED_KEY,
-    STEPS_KEY,
-    TOTAL_EPOCHS_KEY,
-    TOTAL_STEPS_KEY,
     VAL_DATALOADER_KEY,
 )
 from torchtune.training.memory import OptimizerInBackwardWrapper, optimizers_of
+from torchtune.training.seed import get_rng_state
 
 if TYPE_CHECKING:
     from torchtune.data.formats import ChatFormat
@@ -77,19 +70,8 @@ class TrainingProgress:
 
     def state_dict(self) -> dict[str, object]:
         """The fields under the names that checkpoints use; those that are None are left out."""
-        fields: dict[str, object] = {
-            SEED_KEY: self.seed,
-            EPOCHS_KEY: self.epochs_run,
-            TOTAL_EPOCHS_KEY: self.total_epochs,
-            MAX_STEPS_KEY: self.max_steps_per_epoch,
-            STEPS_KEY: self.steps_run,
-            TOTAL_STEPS_KEY: self.total_training_steps,
-            DATALOADER_KEY: self.dataloader_state_dict,
-            VAL_DATALOADER_KEY: self.val_dataloader_state_dict,
-            LR_SCHEDULER_KEY: self.lr_scheduler_state_dict,
-            RNG_KEY: self.rng_state,
-        }
-        return {key: value for key, value in fields.items() if value is not None}
+        values = {name.removesuffix("_state_dict"): value for name, value in vars(self).items()}
+        return {key: value for key, value in values.items() if value is not None}
 
     @property
     def finished(self) -> bool:
@@ -189,12 +171,11 @@ class CheckpointClient:
     ) -> dict[str, Any]:
         """The counters, positions and RNG state of the newest checkpoint by rank; model and optimizer get theirs.
 
+        See :meth:`CheckpointClient.save_checkpoint`.
+
         Args:
-            model: the model, sharded or not.
-            optimizer: its optimizer.
             adapter_config: given for a model with an adapter: only the adapter is loaded.
             dataloader: a stateful data loader to put in its position.
-            single_device: there is one process.
         """
         state = self._rank_state(model, optimizer, adapter_only=adapter_config is not None)
         state["run"] = b""

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, Union
+from typing import Any, Union
 
 import torch
 import torch.distributed as dist
@@ -26,14 +26,6 @@ from torchtune.training.checkpointing._utils import (
 from torchtune.training.checkpointing._weights import Convert, StateDict, write_safetensors, write_sharded
 
 _log = logging.getLogger("torchtune")
-
-
-class _CheckpointerInterface(Protocol):
-    """What a recipe asks of a checkpointer."""
-
-    def load_checkpoint(self, **kwargs: Any) -> dict[str, Any]: ...
-
-    def save_checkpoint(self, state_dict: dict[str, Any], epoch: int, **kwargs: Any) -> None: ...
 
 
 class FullModelHFCheckpointer(FileCheckpointer):
@@ -274,15 +266,12 @@ class DistributedCheckpointer:
         step: int | None = None,
         dir_prefix: str = "epoch",
     ) -> None:
-        """Write a checkpoint folder; every rank calls this.
+        """Write a checkpoint folder; every rank calls this. See :meth:`FullModelHFCheckpointer.save_checkpoint`.
 
         Args:
             state_dict: the rank's part of everything: sharded tensors, and plain values that are equal on all ranks.
-            epoch: number of the epoch, from 0.
             save_async: copy to memory, return, and write in the background; the next save waits for this one.
             adapter_only: note that the model's weights aren't in it.
-            step: number of optimizer steps done; then the folder is ``step_N``.
-            dir_prefix: another first part of the folder's name.
 
         Raises:
             OSError: if the disk is full or can't be written.

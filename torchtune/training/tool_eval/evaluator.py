@@ -12,6 +12,7 @@ import torch
 
 from torchtune.data.formats._base import ParsedMessage
 from torchtune.generation._messages import generate_tokens
+from torchtune.training._distributed import gathered, get_world_size_and_rank
 from torchtune.training.tool_eval.scoring import CaseScore, ToolCallScores, score_message, scores_table
 
 if TYPE_CHECKING:
@@ -116,24 +117,15 @@ class ToolCallEvaluator:
         """
         started = time.perf_counter()
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        group = torch.distributed.group.WORLD if distributed else None
-        rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
-        mine = list(range(len(self.cases)))[rank::world]
-        answers = self._answers(model, mine, group)
-        scored = {
-            i: score_message(
-                self.cases[i].expected,
-                answer,
-                tool_names=self.cases[i].tool_names,
-                loose_strings=self.cases[i].loose_strings,
-            )
-            for i, answer in answers.items()
-        }
-        found = {i: (scored[i], answers[i] if i in self._shown else None) for i in mine}
-        if distributed:
-            gathered: list[Any] = [None] * world
-            torch.distributed.all_gather_object(gathered, found)
-            found = {i: item for part in gathered for i, item in part.items()}
+        world, rank = get_world_size_and_rank()
+        mine = range(rank, len(self.cases), world)
+        answers = self._answers(model, mine, torch.distributed.group.WORLD if distributed else None)
+        found: dict[int, tuple[CaseScore, ParsedMessage | None]] = {}
+        for i, answer in answers.items():
+            case = self.cases[i]
+            score = score_message(case.expected, answer, tool_names=case.tool_names, loose_strings=case.loose_strings)
+            found[i] = score, answer if i in self._shown else None
+        found = {i: item for part in gathered(found) for i, item in part.items()}
         scores = [found[i][0] for i in range(len(self.cases))]
         samples = [ToolEvalSample(self.cases[i], found[i][1] or ParsedMessage(), found[i][0]) for i in self._shown]
         return ToolEvalResult(ToolCallScores.of(scores), scores, samples, time.perf_counter() - started)

@@ -101,17 +101,15 @@ def call_problem(expected: ExpectedCall, call: ToolCall, *, loose_strings: bool 
         return f"called {call.name!r}, expected {expected.name!r}"
     if not isinstance(call.arguments, dict):
         return f"{call.name}: the arguments are not an object but {call.arguments!r}"
-    for name, want in expected.arguments.items():
-        if name not in call.arguments:
-            if expected.any_of and _may_be_absent(want):
-                continue
-            return f"{call.name}: argument {name!r} is missing, expected {_described(want, expected.any_of)}"
-        got = call.arguments[name]
-        accepted = _as_choices(want) if expected.any_of else [want]
-        if not any(_same(choice, got, any_of=expected.any_of, loose=loose_strings) for choice in accepted):
-            return f"{call.name}: argument {name!r} is {got!r}, expected {_described(want, expected.any_of)}"
-    extra = [name for name in call.arguments if name not in expected.arguments]
-    return f"{call.name}: unexpected argument {extra[0]!r}" if extra else None
+    name = _first_difference(expected.arguments, call.arguments, expected.any_of, loose_strings)
+    if name is None:
+        return None
+    if name not in expected.arguments:
+        return f"{call.name}: unexpected argument {name!r}"
+    want = expected.arguments[name]
+    described = f"one of {_as_choices(want)!r}" if expected.any_of else repr(want)
+    found = repr(call.arguments[name]) if name in call.arguments else "missing"
+    return f"{call.name}: argument {name!r} is {found}, expected {described}"
 
 
 def score_calls(
@@ -328,10 +326,6 @@ def _may_be_absent(accepted: Any) -> bool:
     return any(isinstance(choice, str) and choice == "" for choice in _as_choices(accepted))
 
 
-def _described(want: Any, any_of: bool) -> str:
-    return f"one of {_as_choices(want)!r}" if any_of else repr(want)
-
-
 def _same(want: Any, got: Any, *, any_of: bool, loose: bool) -> bool:
     """Whether ``got`` is ``want``; with ``any_of`` the values of objects in ``want`` are lists of accepted values."""
     if isinstance(want, bool) or isinstance(got, bool):
@@ -345,22 +339,20 @@ def _same(want: Any, got: Any, *, any_of: bool, loose: bool) -> bool:
             _same(w, g, any_of=any_of, loose=loose) for w, g in zip(want, got, strict=True)
         )
     if isinstance(want, dict) and isinstance(got, dict):
-        return _same_object(want, got, any_of, loose)
+        return _first_difference(want, got, any_of, loose) is None
     return want is None and got is None
 
 
-def _same_object(want: dict[str, Any], got: dict[str, Any], any_of: bool, loose: bool) -> bool:
-    if not got.keys() <= want.keys():
-        return False
+def _first_difference(want: dict[str, Any], got: dict[str, Any], any_of: bool, loose: bool) -> str | None:
+    """The first key of two objects that makes them differ."""
     for key, value in want.items():
-        if key not in got:
-            if any_of and _may_be_absent(value):
-                continue
-            return False
         choices = _as_choices(value) if any_of else [value]
-        if not any(_same(choice, got[key], any_of=any_of, loose=loose) for choice in choices):
-            return False
-    return True
+        if key not in got:
+            if not (any_of and _may_be_absent(value)):
+                return key
+        elif not any(_same(choice, got[key], any_of=any_of, loose=loose) for choice in choices):
+            return key
+    return next((key for key in got if key not in want), None)
 
 
 def _loosened(text: str) -> str:
