@@ -181,9 +181,8 @@ def generate(
                 noise = torch.empty((len(prompt), vocabulary), device=prompt.device)
                 q = noise.exponential_(1, generator=rng)
                 with _products_for(x):
-                    token, logits = next_token(
-                        model, input_pos=input_pos, x=x, q=q, mask=mask, temperature=temperature, top_k=top_k
-                    )
+                    given = {"input_pos": input_pos, "x": x, "q": q, "mask": mask}
+                    token, logits = next_token(model, **given, temperature=temperature, top_k=top_k)
             token = token.to(prompt.dtype)
             if return_logits:
                 kept_logits.append(logits.masked_fill(stopped[:, None, None], 0.0) if stop_tokens else logits.clone())

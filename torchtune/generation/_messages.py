@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from torchtune.generation._generation import generate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from torchtune.data._message import Message
@@ -115,7 +115,8 @@ def generate_tokens(
             count = max_generated_tokens if room is None else min(max_generated_tokens, room - longest)
             count = _most(count, group, device) if room is None else -_most(-count, group, device)
             tokens, padding_mask = _left_padded(ids, device)
-            with _kv_cache(model, len(ids), longest + count, device, dtype or _cache_dtype(model)):
+            kept = dtype or next(model.tok_embeddings.parameters()).dtype
+            with _kv_cache(model, len(ids), longest + count, device, kept):
                 out, _ = generate(
                     model,
                     tokens,
@@ -150,10 +151,6 @@ def _until_stop(ids: list[int], stop_tokens: Sequence[int]) -> list[int]:
     return ids[: end + 1]
 
 
-def _cache_dtype(model: TransformerDecoder) -> torch.dtype:
-    return next(model.tok_embeddings.parameters()).dtype
-
-
 def _kv_cache(
     model: TransformerDecoder, batch_size: int, length: int, device: torch.device, dtype: torch.dtype
 ) -> AbstractContextManager[None]:
@@ -166,25 +163,20 @@ def _kv_cache(
     return local_kv_cache(model, batch_size=batch_size, device=device, dtype=dtype, decoder_max_seq_len=length)
 
 
-class _answering:
+@contextmanager
+def _answering(model: TransformerDecoder) -> Iterator[None]:
     """A model in eval mode that gives logits, whatever loss it is set up for; afterwards as before."""
-
-    _WHILE_ANSWERING = {"skip_output_layer": False, "num_output_chunks": 0}
-
-    def __init__(self, model: TransformerDecoder) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.training = self.model.training
-        self.before = {name: getattr(self.model, name) for name in self._WHILE_ANSWERING if hasattr(self.model, name)}
-        for name in self.before:
-            setattr(self.model, name, self._WHILE_ANSWERING[name])
-        self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for name, value in self.before.items():
-            setattr(self.model, name, value)
-        self.model.train(self.training)
+    wanted = {"skip_output_layer": False, "num_output_chunks": 0}
+    training, before = model.training, {name: getattr(model, name) for name in wanted if hasattr(model, name)}
+    for name in before:
+        setattr(model, name, wanted[name])
+    model.eval()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(model, name, value)
+        model.train(training)
 
 
 def _most(count: int, group: Any, device: torch.device) -> int:

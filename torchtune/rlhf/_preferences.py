@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -47,10 +48,8 @@ def mismatched(
         return None
     answers = answers[-1:] + answers[:-1]
     ids = [torch.cat([prompt, answer]) for prompt, (answer, _) in zip(prompts, answers, strict=True)]
-    targets = [
-        F.pad(counts, (len(prompt), 0), value=ignore_index)
-        for prompt, (_, counts) in zip(prompts, answers, strict=True)
-    ]
+    pad = partial(F.pad, value=ignore_index)
+    targets = [pad(counts, (len(prompt), 0)) for prompt, (_, counts) in zip(prompts, answers, strict=True)]
     return (
         torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=pad_id),
         torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=ignore_index),

@@ -63,9 +63,8 @@ def _prompt(message_transform: Callable[..., Mapping[str, Any]], row: Mapping[st
     if not users:
         raise ValueError(f"the conversation has no user message; its roles are {[m.role for m in messages]}")
     after = messages[users[-1] + 1 :]
-    expected: dict[str, Any] = {
-        "expected_calls": [call.to_dict() for message in after for call in message.tool_calls or []]
-    }
+    calls = [call.to_dict() for message in after for call in message.tool_calls or []]
+    expected: dict[str, Any] = {"expected_calls": calls}
     if after and after[-1].role == "assistant":
         expected["answer"] = after[-1].text_content
     prompt = {"messages": messages[: users[-1] + 1], "row": {**expected, **row}}

@@ -58,13 +58,17 @@ class OffloadActivations(saved_tensors_hooks):
         self._on_their_way: deque[tuple[Any, torch.Tensor]] = deque()
         super().__init__(self._pack, self._unpack)
 
-    def _side_stream(self) -> Any:
+    def _side_stream(self, most_on_their_way: int) -> Any:
+        """The stream for copies, when no more than so many of those that were begun are still under way."""
+        while len(self._on_their_way) > most_on_their_way:
+            event, _ = self._on_their_way.popleft()
+            torch.cuda.current_stream().wait_event(event)
         if self._stream is None:
             self._stream = torch.cuda.Stream()
         return self._stream
 
     def _stays(self, tensor: torch.Tensor) -> bool:
-        if tensor.device.type == "cpu" or isinstance(tensor, nn.Parameter) or type(tensor) is not torch.Tensor:
+        if tensor.device.type == "cpu" or type(tensor) is not torch.Tensor:  # parameters have a type of their own
             return True
         # A view of a parameter (a transposed weight) is no activation either.
         if isinstance(tensor._base, nn.Parameter):
@@ -78,10 +82,7 @@ class OffloadActivations(saved_tensors_hooks):
         if not (self.use_streams and tensor.is_cuda):
             copy.copy_(tensor, non_blocking=self.use_pin_memory)
             return _Stashed(copy, tensor.device)
-        stream = self._side_stream()
-        while len(self._on_their_way) >= self.max_fwd_stash_size:
-            event, _ = self._on_their_way.popleft()
-            torch.cuda.current_stream().wait_event(event)
+        stream = self._side_stream(self.max_fwd_stash_size - 1)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             copy.copy_(tensor, non_blocking=True)
@@ -95,10 +96,7 @@ class OffloadActivations(saved_tensors_hooks):
             return saved
         if not (self.use_streams and saved.device.type == "cuda"):
             return saved.copy.to(saved.device, non_blocking=self.use_pin_memory)
-        while self._on_their_way:
-            event, _ = self._on_their_way.popleft()
-            torch.cuda.current_stream().wait_event(event)
-        stream, current = self._side_stream(), torch.cuda.current_stream()
+        stream, current = self._side_stream(0), torch.cuda.current_stream()
         with torch.cuda.stream(stream):
             restored = saved.copy.to(saved.device, non_blocking=True)
         current.wait_stream(stream)

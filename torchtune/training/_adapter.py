@@ -20,9 +20,8 @@ def get_adapter_config(model: nn.Module) -> dict[str, Any] | None:
     Raises:
         ValueError: if the adapters have different ranks or scales, which the adapter's file cannot express.
     """
-    modules: dict[str, Any] = {
-        name: m for name, m in model.named_modules() if isinstance(m, AdapterModule) and hasattr(m, "rank")
-    }
+    found: Any = model.named_modules()
+    modules = {name: m for name, m in found if isinstance(m, AdapterModule) and hasattr(m, "rank")}
     if not modules:
         return None
     kinds = {(m.rank, m.alpha) for m in modules.values()}

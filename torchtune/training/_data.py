@@ -73,17 +73,14 @@ class ResumableSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         start, self._start = self._start, 0
         self._yielded = start
-        order = self._order()
+        order: list[int] | range = range(self.rows)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            order = torch.randperm(self.rows, generator=generator).tolist()
         for position in range(start, len(self)):
             self._yielded = position + 1
             index = position * self.num_replicas + self.rank
             yield order[index] if index < self.rows else FILLER
-
-    def _order(self) -> list[int] | range:
-        if not self.shuffle:
-            return range(self.rows)
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return torch.randperm(self.rows, generator=generator).tolist()
 
     def state_dict(self) -> dict[str, int]:
         """The position, counted over all ranks, and of how many rows."""
@@ -209,8 +206,7 @@ def set_epoch(loader: Any, epoch: int) -> None:
         loader: what :func:`build_dataloader` gave.
         epoch: number of the epoch, from 0.
     """
-    parts: list[Any] = [getattr(loader, "sampler", None), getattr(loader, "dataset", None)]
-    for part in parts:
+    for part in (getattr(loader, "sampler", None), getattr(loader, "dataset", None)):
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)
             return
@@ -343,9 +339,8 @@ def with_one_dataset(cfg: DictConfig) -> DictConfig:
             raise ValueError(f"datasets[{number}] needs source and transform, and no section dataset beside datasets")
         transform, subset = part.pop("transform"), part.pop("subset", None)
         section = {"_component_": "torchtune.datasets._builders.sft_dataset", "message_transform": transform}
-        sections.append(
-            {**section, "packed": packed, "streaming": True, **({"name": subset} if subset else {}), **part}
-        )
+        given = {"name": subset} if subset else {}
+        sections.append({**section, "packed": packed, "streaming": True, **given, **part})
     if sections:
         cfg.dataset = sections
     return cfg

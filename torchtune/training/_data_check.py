@@ -82,9 +82,7 @@ def check_data(dataset: Any, rows: bool | int = True, name: str = "dataset") -> 
     world_size, rank = get_world_size_and_rank()
     count = len(dataset) if rows is True else min(rows, len(dataset))
     found = _read(dataset, range(rank, count, world_size))
-    errors, untrained = (
-        sorted(item for part in parts for item in part) for parts in zip(*gathered(found), strict=True)
-    )
+    errors, untrained = (sorted(sum(parts, [])) for parts in zip(*gathered(found), strict=True))
     if rank == 0:
         log.info("Checked %s rows of %s in %.1f s", f"{count:,}", name, time.perf_counter() - started)
         if untrained:

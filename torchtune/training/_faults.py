@@ -105,11 +105,8 @@ def _rows(batches: Sequence[dict[str, Any]]) -> str:
     by_rank = gathered([row for batch in batches for row in batch.get("rows", ())])
     if not any(by_rank):
         return "Its rows have no numbers: the dataset is a stream."
-    parts = [
-        ", ".join(map(str, rows)) + (f" (rank {rank})" if len(by_rank) > 1 else "")
-        for rank, rows in enumerate(by_rank)
-        if rows
-    ]
+    several = len(by_rank) > 1
+    parts = [", ".join(map(str, rows)) + f" (rank {rank})" * several for rank, rows in enumerate(by_rank) if rows]
     return f"Rows of the training data in it, from 0: {'; '.join(parts)}."
 
 
@@ -139,31 +136,19 @@ def _memory_settings(cfg: DictConfig) -> Iterator[tuple[bool, str, str]]:
     recompute = cfg.get("enable_activation_checkpointing") or cfg.get("ac_mode")
     longest = cfg.get("tokenizer", {}).get("max_seq_len")
     linear = "torchtune.modules.loss.LinearCrossEntropyLoss"
-    yield (
-        not component["loss"].endswith("LinearCrossEntropyLoss"),
-        f"loss._component_={linear}",
-        "no logits of all tokens",
-    )
+    chunked = component["loss"].endswith("LinearCrossEntropyLoss")
+    yield not chunked, f"loss._component_={linear}", "no logits of all tokens"
     yield not recompute, "enable_activation_checkpointing=true", "keeps one activation per layer, a fifth slower"
-    yield (
-        size > 1,
-        f"batch_size={size // 2} gradient_accumulation_steps={steps * 2}",
-        "half the activations, the same updates; optimizer_in_bwd must be false",
-    )
+    half = f"batch_size={size // 2} gradient_accumulation_steps={steps * 2}"
+    yield size > 1, half, "half the activations, the same updates; optimizer_in_bwd must be false"
     yield str(cfg.get("dtype")) == "fp32", "dtype=bf16", "half of everything"
     yield get_world_size_and_rank()[0] > 1 and not cfg.get("fsdp_cpu_offload"), "fsdp_cpu_offload=true", "slower"
-    yield (
-        not lora and "8bit" not in component["optimizer"],
-        "optimizer._component_=torchao.optim.AdamW8bit",
-        "a quarter of the optimizer's states",
-    )
+    large = not lora and "8bit" not in component["optimizer"]
+    yield large, "optimizer._component_=torchao.optim.AdamW8bit", "a quarter of the optimizer's states"
     yield bool(recompute and not cfg.get("enable_activation_offloading")), "enable_activation_offloading=true", "slower"
     yield not lora, "a config with LoRA, see `tune ls`", "no gradients and states of the base weights"
-    yield (
-        lora and not cfg.get("model", {}).get("quantize_base"),
-        "model.quantize_base=true",
-        "QLoRA: 4-bit base weights",
-    )
+    plain = lora and not cfg.get("model", {}).get("quantize_base")
+    yield plain, "model.quantize_base=true", "QLoRA: 4-bit base weights"
     yield longest is None or int(longest) > 512, "a smaller tokenizer.max_seq_len", f"is {longest}; cuts long rows"
 
 

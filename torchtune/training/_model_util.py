@@ -19,8 +19,6 @@ def disable_dropout(model: nn.Module) -> None:
                 f"Found Dropout with value {module.p} in {name or 'the model'}. Setting it to zero.", stacklevel=2
             )
             module.p = 0
-        elif (
-            isinstance(getattr(module, "attn_dropout", None), float) and module.attn_dropout != 0
-        ):  # attention has it as a number
+        elif isinstance(getattr(module, "attn_dropout", None), float) and module.attn_dropout != 0:  # attention's
             warnings.warn(f"Found attn_dropout {module.attn_dropout} in {name}. Setting it to zero.", stacklevel=2)
             module.attn_dropout = 0.0  # type: ignore[assignment]

@@ -109,7 +109,12 @@ class Distillation(Objective):
         with torch.no_grad():
             wanted = self.teacher(**batch)
         logits = self._logits(outputs)
-        self._check_vocabularies(logits, wanted)
+        ours, theirs = ((x[0] if isinstance(x, list) else x).size(-1) for x in (logits, wanted))
+        if ours != theirs:
+            raise ValueError(
+                f"The student's vocabulary has {ours} tokens and the teacher's {theirs}; distillation compares them one by "
+                "one, so choose a teacher_model with the student's vocabulary"
+            )
         distance = self.kd_loss(logits, wanted, labels)
         tokens = count_loss_tokens(labels, self.kd_loss.ignore_index)  # type: ignore[arg-type]
         for name, part in (("class_loss", loss), ("kd_loss", distance)):
@@ -120,15 +125,6 @@ class Distillation(Objective):
         if not self.model.skip_output_layer:
             return outputs
         return self.model.chunked_output(outputs) if self.model.num_output_chunks else self.model.output(outputs)
-
-    @staticmethod
-    def _check_vocabularies(logits: Any, wanted: Any) -> None:
-        ours, theirs = ((x[0] if isinstance(x, list) else x).size(-1) for x in (logits, wanted))
-        if ours != theirs:
-            raise ValueError(
-                f"The student's vocabulary has {ours} tokens and the teacher's {theirs}; distillation compares them one by "
-                "one, so choose a teacher_model with the student's vocabulary"
-            )
 
     def end_step(self) -> dict[str, float]:
         return {name: part.finish().loss.item() for name, part in self._parts.items()}

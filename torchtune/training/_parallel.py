@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,11 +128,6 @@ def prepare_mha_for_tp(model: nn.Module, tp_mesh: DeviceMesh) -> nn.Module:
     return model
 
 
-@contextmanager
-def _no_context(buffers: list[torch.Tensor]) -> Generator[None, None, None]:
-    yield
-
-
 def get_context_parallel_manager(
     *, enabled: bool = False, rotate_method: str = "allgather", world_mesh: DeviceMesh, model: nn.Module
 ) -> Callable[[list[torch.Tensor]], AbstractContextManager[None]]:
@@ -152,15 +147,13 @@ def get_context_parallel_manager(
         ValueError: if the mesh has no ``cp`` dimension, the method isn't known, or the model's attention is chunked.
     """
     if not enabled:
-        return _no_context
+        return nullcontext
     if rotate_method not in ("allgather", "alltoall"):
         raise ValueError(f"context_parallel_rotate_method is {rotate_method!r}; expected 'allgather' or 'alltoall'")
     if "cp" not in (world_mesh.mesh_dim_names or ()):
         raise ValueError(f"Context parallel needs a mesh dimension 'cp' over 1; found {world_mesh.mesh_dim_names}")
-    if any(
-        type(module).__name__ == "Llama4ScaledRoPE" or hasattr(module, "attention_chunk_size")
-        for module in model.modules()
-    ):
+    chunked = (type(m).__name__ == "Llama4ScaledRoPE" or hasattr(m, "attention_chunk_size") for m in model.modules())
+    if any(chunked):
         raise ValueError("Context parallel doesn't support models with chunked attention (Llama 4)")
 
     @contextmanager
@@ -189,13 +182,12 @@ def get_train_context(enable_loss_parallel: bool) -> Callable[..., AbstractConte
 
     @contextmanager
     def context(cp_context: AbstractContextManager[Any] | None = None) -> Generator[None, None, None]:
-        with ExitStack() as stack:
-            if enable_loss_parallel:
-                from torch.distributed.tensor.parallel import loss_parallel
+        loss_context: AbstractContextManager[Any] = nullcontext()
+        if enable_loss_parallel:
+            from torch.distributed.tensor.parallel import loss_parallel
 
-                stack.enter_context(loss_parallel())
-            if cp_context is not None:
-                stack.enter_context(cp_context)
+            loss_context = loss_parallel()
+        with loss_context, cp_context or nullcontext():
             yield
 
     return context

@@ -99,10 +99,10 @@ class Parallelism:
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
             logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
         shards = "dp_shard_cp" if self.dims.cp_enabled else "dp_shard"
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # slices with a flattened dimension have no other name in all versions of torch
+        with (
+            warnings.catch_warnings()
+        ):  # slices with a flattened dimension have no other name in every version of torch
+            warnings.simplefilter("ignore")
             mesh = self.mesh["dp_replicate", shards] if self.dims.dp_replicate_enabled else self.mesh[shards]
         shard_model(
             model=model,

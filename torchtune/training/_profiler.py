@@ -96,23 +96,18 @@ def setup_torch_profiler(
     if not enabled:
         return DummyProfiler(), DictConfig({"enabled": False})
     wanted = {"CPU": cpu, "CUDA": cuda, "XPU": xpu, "HPU": hpu}
-    activities = [
-        getattr(ProfilerActivity, name) for name, use in wanted.items() if use and hasattr(ProfilerActivity, name)
-    ]
+    known = [name for name, use in wanted.items() if use and hasattr(ProfilerActivity, name)]
+    activities = [getattr(ProfilerActivity, name) for name in known]
     if not activities:
         raise ValueError(
             "The profiler is enabled with nothing to record: set one of profiler.cpu, .cuda, .xpu, .hpu to true"
         )
-    given: dict[str, Any] = {
-        "wait_steps": wait_steps,
-        "warmup_steps": warmup_steps,
-        "active_steps": active_steps,
-        "num_cycles": num_cycles,
-    }
-    if any(value is None for value in given.values()):
-        if any(value is not None for value in given.values()):
-            _log.warning("The profiler's schedule is incomplete (%s); all of it is set to %s.", given, DEFAULT_SCHEDULE)
-        given = dict(DEFAULT_SCHEDULE)
+    steps: Any = dict(zip(DEFAULT_SCHEDULE, (wait_steps, warmup_steps, active_steps, num_cycles), strict=True))
+    if None in steps.values():
+        if any(value is not None for value in steps.values()):
+            _log.warning("The profiler's schedule is incomplete (%s); all of it is set to %s.", steps, DEFAULT_SCHEDULE)
+        steps = DEFAULT_SCHEDULE
+    wait, warmup, active, cycles = steps.values()
     options: dict[str, Any] = {
         "profile_memory": profile_memory,
         "with_stack": with_stack or profile_memory,  # the timeline of memory is made from stacks and shapes
@@ -122,20 +117,11 @@ def setup_torch_profiler(
     folder = Path(output_dir or DEFAULT_PROFILE_DIR)
     folder.mkdir(parents=True, exist_ok=True)
     metric = "self_cuda_time_total" if cuda and torch.cuda.is_available() else "self_cpu_time_total"
-    cycle: Any = schedule(
-        wait=given["wait_steps"], warmup=given["warmup_steps"], active=given["active_steps"], repeat=given["num_cycles"]
-    )
     profiler = profile(
         activities=activities,
-        schedule=cycle,
+        schedule=schedule(wait=wait, warmup=warmup, active=active, repeat=cycles),
         on_trace_ready=partial(_write_trace, output_dir=folder, metric=metric),
         **options,
     )
-    settings = {
-        "enabled": True,
-        "output_dir": str(folder),
-        **{k.lower(): v for k, v in wanted.items()},
-        **options,
-        **given,
-    }
-    return profiler, DictConfig(settings)
+    recorded = {name.lower(): use for name, use in wanted.items()}
+    return profiler, DictConfig({"enabled": True, "output_dir": str(folder), **recorded, **options, **steps})

@@ -169,9 +169,8 @@ class Recipe(FTRecipeInterface):
         self.total_steps = total_steps or steps_per_epoch * total_epochs
         for trained in self.trained.values():
             trained.schedule(self.total_steps * updates_per_step)
-        self.save_schedule = CheckpointSchedule(
-            self.cfg.get("save_every_n_steps"), self.cfg.get("save_every_n_epochs", 1), total_epochs
-        )
+        every = self.cfg.get("save_every_n_steps"), self.cfg.get("save_every_n_epochs", 1)
+        self.save_schedule = CheckpointSchedule(*every, total_epochs)
 
     def resume(self) -> None:
         """Puts everything where the saved run left it, if the config asks for that."""
@@ -291,9 +290,8 @@ class Recipe(FTRecipeInterface):
         if section is not None:
             given = {"max_new_tokens": 256, "batch_size": 16, "show_samples": 2}
             given = {key: section.get(key, default) for key, default in given.items()}
-            self.tool_evaluator = tool_eval.ToolCallEvaluator(
-                self.tokenizer, config.instantiate(section.dataset), **given
-            )
+            cases = config.instantiate(section.dataset)
+            self.tool_evaluator = tool_eval.ToolCallEvaluator(self.tokenizer, cases, **given)
 
     def evaluate_tool_calls(self, label: str, model: Any) -> None:
         """Scores the calls of a model on ``eval_tool_calls.dataset``, and prints a table with a column for each time.

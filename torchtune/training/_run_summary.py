@@ -7,7 +7,7 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -65,19 +65,15 @@ class RunSummary:
             if chosen:
                 parts += [f"<h2>{heading}</h2>", svg(chart(chosen))]
         parts += ["<h2>Metrics</h2>", _table(curves), "<h2>Config</h2>", f"<pre>{escape(self.config)}</pre>"]
-        return (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-            + "\n".join(parts)
-            + "</html>\n"
-        )
+        head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        return head + "\n".join(parts) + "</html>\n"
 
     def _facts(self, curves: Mapping[str, Curve]) -> str:
         import torch
 
         steps = int(max(x for curve in curves.values() for x, _ in curve))
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-        ended = time.strftime("%Y-%m-%d %H:%M")
-        seconds = time.time() - self.started
+        ended, seconds = time.strftime("%Y-%m-%d %H:%M"), time.time() - self.started
         return f"{steps} steps, ended {ended} after {seconds:.0f} s; torch {torch.__version__}, {device}"
 
 
@@ -118,9 +114,8 @@ def chart(curves: Mapping[str, Curve]) -> list[Shape]:
         x, y = left + (right - left) * i / 4, low + (high - low) * i / 4
         shapes.append(("line", [place(left, y), place(right, y)], "#e5e7eb"))
         shapes.append(("text", (_LEFT - 6, place(left, y)[1] + 4, "end"), f"{y:.4g}"))
-        shapes.append(
-            ("text", (place(x, low)[0], _HEIGHT - 12, "middle"), f"{x:.0f}" if right - left >= 8 else f"{x:.4g}")
-        )
+        step = f"{x:.0f}" if right - left >= 8 else f"{x:.4g}"
+        shapes.append(("text", (place(x, low)[0], _HEIGHT - 12, "middle"), step))
     for number, (name, curve) in enumerate(curves.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         at = _LEFT + 150 * number
@@ -174,16 +169,11 @@ def write_png(path: Path, shapes: Iterable[Shape]) -> bool:
 
 def _table(curves: Mapping[str, Curve]) -> str:
     """First, last, least, greatest and middle value of each metric."""
-    columns: dict[str, Callable[[list[float]], float]] = {
-        "first": lambda v: v[0],
-        "last": lambda v: v[-1],
-        "least": min,
-        "greatest": max,
-        "median": statistics.median,
-    }
-    rows = ["<tr><th>metric</th>" + "".join(f"<th>{name}</th>" for name in columns) + "<th>values</th></tr>"]
+    head = ("metric", "first", "last", "least", "greatest", "median", "values")
+    rows = ["<tr>" + "".join(f"<th>{name}</th>" for name in head) + "</tr>"]
     for name, curve in curves.items():
         values = [value for _, value in curve]
-        cells = "".join(f"<td>{column(values):.6g}</td>" for column in columns.values())
+        shown = (values[0], values[-1], min(values), max(values), statistics.median(values))
+        cells = "".join(f"<td>{value:.6g}</td>" for value in shown)
         rows.append(f"<tr><td>{escape(name)}</td>{cells}<td>{len(values)}</td></tr>")
     return f"<table>{''.join(rows)}</table>"

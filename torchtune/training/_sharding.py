@@ -226,11 +226,8 @@ def load_from_full_model_state_dict(
 
 def _state_dict_key(model: nn.Module) -> Callable[[str], str]:
     """From a parameter's name to its key in the state dict, where wrappers (of checkpointing, ...) don't show."""
-    inner = {
-        f"{name}.module.": f"{name}."
-        for name, module in model.named_modules()
-        if isinstance(module, ModuleLayerDropoutWrapper)
-    }
+    wrapped = [name for name, module in model.named_modules() if isinstance(module, ModuleLayerDropoutWrapper)]
+    inner = {f"{name}.module.": f"{name}." for name in wrapped}
 
     def key(name: str) -> str:
         for prefix, shown in inner.items():

@@ -77,9 +77,8 @@ class LossAccumulator:
         self._reset()
 
     def _reset(self) -> None:
-        self._sums = torch.zeros(
-            2, dtype=torch.float64 if self.device.type != "mps" else torch.float32, device=self.device
-        )
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        self._sums = torch.zeros(2, dtype=dtype, device=self.device)
 
     @property
     def _world_size(self) -> int:
@@ -117,11 +116,8 @@ class LossAccumulator:
         total = all_reduce_sum(self._sums, self.group)
         self._reset()
         tokens = torch.where(total[1] > 0, total[1], 1)
-        return StepLoss(
-            loss=(total[0] / tokens).float(),
-            num_tokens=total[1].long() // self.copies,
-            grad_scale=(self._factor / tokens).float(),
-        )
+        loss, scale = (total[0] / tokens).float(), (self._factor / tokens).float()
+        return StepLoss(loss=loss, num_tokens=total[1].long() // self.copies, grad_scale=scale)
 
 
 @dataclass
@@ -178,10 +174,8 @@ def progress_bar(total: int | None, initial: int = 0, desc: str = "", disable: b
     from tqdm import tqdm
 
     _, rank = get_world_size_and_rank()
-    often = 0.1 if sys.stderr.isatty() else 10.0
-    return tqdm(
-        total=total, initial=initial, desc=desc, disable=disable or rank != 0, dynamic_ncols=True, mininterval=often
-    )
+    options = {"disable": disable or rank != 0, "mininterval": 0.1 if sys.stderr.isatty() else 10.0}
+    return tqdm(total=total, initial=initial, desc=desc, dynamic_ncols=True, **options)
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:

@@ -214,9 +214,8 @@ class Trained:
             own.checkpointer = own[checkpointer]
         self.checkpoints = CheckpointClient(own, chat_format=chat_format)
         self._state = self.checkpoints.load_base_checkpoint()
-        self.model = build_model(
-            cfg, cfg[model], self._state, device=device, dtype=dtype, seed=seed, parallel=parallel, loss_fn=loss_fn
-        )
+        common: dict[str, Any] = {"device": device, "dtype": dtype, "seed": seed, "parallel": parallel}
+        self.model = build_model(cfg, cfg[model], self._state, loss_fn=loss_fn, **common)
         self.adapter_config = get_adapter_config(self.model)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.activations = get_act_offloading_ctx_manager(

@@ -123,10 +123,7 @@ class OptimizerInBackwardWrapper:
         """
         if self.lr_scheduler is None:
             raise RuntimeError("step_lr_scheduler was called before set_lr_scheduler")
-        if epoch is None:
-            self.lr_scheduler.step()
-        else:
-            self.lr_scheduler.step(epoch)
+        self.lr_scheduler.step(epoch)
         self._spread_lr()
 
     def _spread_lr(self) -> None:
@@ -209,9 +206,8 @@ def create_optim_in_bwd_wrapper(
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     # Names are those of state dicts, whether activations are checkpointed or not.
-    return OptimizerInBackwardWrapper(
-        {name.replace(_CHECKPOINT_PREFIX, ""): optim_dict[p] for name, p in trained.items()}
-    )
+    named = {name.replace(_CHECKPOINT_PREFIX, ""): optim_dict[p] for name, p in trained.items()}
+    return OptimizerInBackwardWrapper(named)
 
 
 def register_optim_in_bwd_hooks(model: nn.Module, optim_dict: dict[nn.Parameter, Optimizer]) -> None:
@@ -249,7 +245,6 @@ def get_memory_stats(device: torch.device, reset_stats: bool = True) -> dict[str
     gib = 1024**3
     if device.type == "cpu":
         import resource
-        import sys
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {"peak_memory_rss": peak / gib if sys.platform == "darwin" else peak * 1024 / gib}

@@ -31,14 +31,6 @@ _log = logging.getLogger("torchtune")
 Scalar = Union[torch.Tensor, np.ndarray, int, float]  # noqa: UP007 (the recorded alias is a Union)
 
 
-def _number(data: Scalar) -> float | int:
-    return data.item() if isinstance(data, (torch.Tensor, np.ndarray, np.generic)) else data
-
-
-def _plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
-    return without_secrets(OmegaConf.to_container(config, resolve=resolve))
-
-
 def save_config(config: DictConfig) -> Path:
     """The path of ``torchtune_config.yaml`` in the config's ``output_dir``, where the config is written.
 
@@ -48,7 +40,7 @@ def save_config(config: DictConfig) -> Path:
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "torchtune_config.yaml"
-    OmegaConf.save(OmegaConf.create(_plain(config, resolve=False)), path)
+    OmegaConf.save(OmegaConf.create(without_secrets(OmegaConf.to_container(config))), path)
     return path
 
 
@@ -132,7 +124,7 @@ class _Logger:
         """Log several values of a step."""
         if not self._active:
             return
-        values = {name: _number(data) for name, data in payload.items()}
+        values = {name: data.item() if hasattr(data, "item") else data for name, data in payload.items()}
         with self._written():
             self._write(values, step)
         if self._summary is not None:
@@ -144,7 +136,7 @@ class _Logger:
         if self._active:
             path = save_config(config)
             _log.info("Wrote the config to %s", path)
-            self._write_config(_plain(config), path)
+            self._write_config(without_secrets(OmegaConf.to_container(config, resolve=True)), path)
             resumed = bool(config.get("resume_from_checkpoint"))
             self._summary = RunSummary(Path(config.output_dir), path.read_text(encoding="utf-8"), resumed)
 

@@ -107,10 +107,9 @@ class Int8DynActInt4WeightQuantizer:
         from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
 
         _check_groups(model, self.groupsize)
-        config = Int8DynamicActivationIntxWeightConfig(
-            weight_dtype=torch.int4,  # type: ignore[attr-defined]
-            weight_granularity=PerGroup(self.groupsize),
-        )
+        int4: Any = torch.int4  # type: ignore[attr-defined]
+        groups = PerGroup(self.groupsize)
+        config = Int8DynamicActivationIntxWeightConfig(weight_dtype=int4, weight_granularity=groups)
         quantize_(model, config)
         return model
 

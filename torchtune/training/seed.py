@@ -55,15 +55,10 @@ def set_seed(seed: int | None = None, debug_mode: str | int | None = None) -> in
 def get_rng_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's generators (this process's GPU included), as plain values and tensors."""
     name, keys, position, has_gauss, gauss = np.random.get_state()
+    integers = torch.from_numpy(np.asarray(keys).astype(np.int64))
     state: dict[str, Any] = {
         "python": random.getstate(),
-        "numpy": (
-            name,
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            int(position),
-            int(has_gauss),
-            float(gauss),
-        ),
+        "numpy": (name, integers, int(position), int(has_gauss), float(gauss)),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():

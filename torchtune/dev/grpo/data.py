@@ -76,7 +76,5 @@ def padded_collate_rl(
         ignore_idx: not used, as prompts have no labels.
     """
     tokens = [torch.tensor(sample["tokens"], dtype=torch.long) for sample in batch]
-    return {
-        "tokens": left_pad_sequence(tokens, batch_first=True, padding_value=padding_idx),
-        "answers": [sample["answer"] for sample in batch],
-    }
+    padded = left_pad_sequence(tokens, batch_first=True, padding_value=padding_idx)
+    return {"tokens": padded, "answers": [sample["answer"] for sample in batch]}

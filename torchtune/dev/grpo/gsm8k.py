@@ -42,10 +42,8 @@ def sft_gsm_transform(problem: dict[str, str]) -> dict[str, str]:
         problem: a row with ``question`` and ``answer``.
     """
     parts = normalize_gsm(problem)
-    return {
-        "preamble": PREAMBLE_PROMPT.format(question=parts["question"]),
-        "trainable": TRAINABLE_PROMPT.format(cot=parts["cot"], answer=parts["answer"]),
-    }
+    preamble = PREAMBLE_PROMPT.format(question=parts["question"])
+    return {"preamble": preamble, "trainable": TRAINABLE_PROMPT.format(cot=parts["cot"], answer=parts["answer"])}
 
 
 def _in_partition(row: Any, index: int, *, first: int, last: int, total: int) -> bool:

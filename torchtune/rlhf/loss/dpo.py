@@ -214,6 +214,6 @@ class KTOLoss(PreferenceLoss):
 def _log_of_rest(logps: torch.Tensor) -> torch.Tensor:
     """``log(1 - exp(logps))``, stable at both ends; finite where an answer is certain."""
     logps = logps.clamp(max=-torch.finfo(logps.dtype).eps)
-    return torch.where(
-        logps > -0.6931472, torch.log(-torch.expm1(logps)), torch.log1p(-torch.exp(logps.clamp(max=-0.6931472)))
-    )
+    log_half = -0.6931472
+    near, far = torch.log(-torch.expm1(logps)), torch.log1p(-torch.exp(logps.clamp(max=log_half)))
+    return torch.where(logps > log_half, near, far)

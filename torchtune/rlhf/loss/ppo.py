@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -140,9 +138,8 @@ class GroupPolicyLoss(nn.Module):
             loss, policy objective (its negative is the policy's part of the loss), KL divergence, mean ratio, share of
             clipped tokens; only the first has a gradient.
         """
-        old, pi_logprobs, ref_logprobs, padding_masks = self._compared(
-            pi_old_logprobs.detach(), pi_logprobs, ref_logprobs, padding_masks
-        )
+        old = pi_old_logprobs.detach()
+        old, pi_logprobs, ref_logprobs, padding_masks = self._compared(old, pi_logprobs, ref_logprobs, padding_masks)
         advantages = advantages.unsqueeze(-1)
         ratios = torch.exp(pi_logprobs - old)
         gains, clipped = ratios * advantages, torch.zeros_like(ratios)
@@ -170,10 +167,8 @@ class GroupPolicyLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings."""
-        settings: dict[str, Any] = {
-            key: getattr(self, key) for key in ("epsilon", "epsilon_high", "kl_coeff", "normalize")
-        }
-        return ", ".join(f"{key}={value}" for key, value in settings.items())
+        names = ("epsilon", "epsilon_high", "kl_coeff", "normalize")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
 def kl_estimate(pi_logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:

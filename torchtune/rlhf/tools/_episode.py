@@ -140,8 +140,14 @@ def collect(
         for episode, ids in zip(active, sample([episode.context for episode in active]), strict=True):
             episode.add(ids, sampled=True)
             _read_turn(episode, tokenizer, complete=bool(ids) and ids[-1] in stops)
-            if episode.ended is None and _may_call(episode, toolbox, max_tool_calls):
-                wanting.append(episode)
+            if episode.ended is None and episode.parsed is not None:
+                episode.calls += [CallRecord(call) for call in episode.parsed.tool_calls]
+                if toolbox is None:
+                    episode.ended = "answer"
+                elif len(episode.calls) > max_tool_calls:
+                    episode.ended = "max_tool_calls"
+                else:
+                    wanting.append(episode)
         if toolbox is not None and wanting:
             _run_calls(wanting, toolbox, keys)
             for episode in wanting:
@@ -182,30 +188,11 @@ def _read_turn(episode: Episode, tokenizer: Any, complete: bool) -> None:
         episode.ended = "answer"
 
 
-def _may_call(episode: Episode, toolbox: Toolbox | None, max_tool_calls: int) -> bool:
-    """Notes the calls of the last turn; False ends the conversation."""
-    assert episode.parsed is not None
-    calls = episode.parsed.tool_calls
-    over = len(episode.calls) + len(calls) > max_tool_calls
-    episode.calls += [CallRecord(call) for call in calls]
-    if toolbox is None:
-        episode.ended = "answer"
-    elif over:
-        episode.ended = "max_tool_calls"
-    return episode.ended is None
-
-
 def _run_calls(episodes: Sequence[Episode], toolbox: Toolbox, keys: Mapping[int, Hashable]) -> None:
     """Runs the calls of the last turns, all at once."""
-    records = {
-        (keys[id(episode)], number): record
-        for episode in episodes
-        for number, record in enumerate(episode.calls)
-        if record.result is None
-    }
-    requests: dict[Hashable, tuple[Hashable, str, Any]] = {
-        key: (key[0], record.call.name, record.call.arguments) for key, record in records.items()
-    }
+    made = ((keys[id(episode)], n, record) for episode in episodes for n, record in enumerate(episode.calls))
+    records = {(key, n): record for key, n, record in made if record.result is None}
+    requests = {key: (key[0], record.call.name, record.call.arguments) for key, record in records.items()}
     for key, result in toolbox.call(requests).items():
         records[key].result = result  # type: ignore[index]
 
@@ -219,9 +206,8 @@ def _append_results(episode: Episode, tokenizer: Any, max_tokens: int | None, st
         assert record.result is not None
         value = record.result.value
         content = value if isinstance(value, str) else [{"type": "json", "content": value}]
-        episode.messages.append(
-            Message("tool", content, masked=True, eot=False, tool_call_id=record.call.id, name=record.call.name)
-        )
+        call = record.call
+        episode.messages.append(Message("tool", content, masked=True, eot=False, tool_call_id=call.id, name=call.name))
     try:
         ids = tokens_after(tokenizer, episode.messages, turn, episode.tools)
     except ValueError:
@@ -266,11 +252,8 @@ def tokens_after(
         ValueError: if the format writes nothing of the turn that a model samples.
     """
     chat = tokenizer._encode_segments(tokenizer._render(list(messages), tools, True))
-    ends = [
-        i
-        for i, (owner, sampled) in enumerate(zip(chat.message_index, chat.sampled, strict=True))
-        if sampled and owner == turn
-    ]
+    owners = zip(chat.message_index, chat.sampled, strict=True)
+    ends = [i for i, (owner, sampled) in enumerate(owners) if sampled and owner == turn]
     if not ends:
         raise ValueError(
             f"The chat format writes nothing that the model samples of message {turn} ({messages[turn].role}); it cannot be "

@@ -115,15 +115,17 @@ class Toolbox:
             raise ValueError(
                 "tools needs either functions or environment: the dotted paths of functions, or of one class"
             )
+        from torchtune.config._utils import _get_component_from_path
+
         self.timeout_s, self.max_workers = timeout_s, workers
         self._setup: dict[str, Any] = {"limit": max_result_chars, "path": sys.path}
         if environment is not None:
-            cls = _resolve(environment)
+            cls: Any = _get_component_from_path(environment) if isinstance(environment, str) else environment
             tools = _methods(cls)
             self._setup |= {"environment": _reference(cls), "arguments": dict(environment_arguments or {})}
             self.has_reward = callable(getattr(cls, "reward", None))
         else:
-            found = [_resolve(function) for function in functions]
+            found: Any = [_get_component_from_path(f) if isinstance(f, str) else f for f in functions]
             tools = {function.__name__: function for function in found}
             if len(tools) != len(found):
                 raise ValueError(f"Two tools have one name: {sorted(function.__name__ for function in found)}")
@@ -156,9 +158,7 @@ class Toolbox:
         Args:
             calls: for each call the key of its conversation, the tool's name and the arguments.
         """
-        requests = {
-            key: {"do": "call", "name": name, "arguments": arguments} for key, (_, name, arguments) in calls.items()
-        }
+        requests = {key: {"do": "call", "name": name, "arguments": given} for key, (_, name, given) in calls.items()}
         return self._run(requests, lambda key: calls[key][0])
 
     def rewards(self, keys: Sequence[Hashable]) -> dict[Hashable, ToolResult]:
@@ -206,9 +206,8 @@ class Toolbox:
             for key in list(waiting):
                 worker = self._worker_for(owner(key), [w for w, _ in busy.values()])
                 if worker == "lost":
-                    results[key] = ToolResult(
-                        "Error: the environment was ended after a call that took too long", "lost"
-                    )
+                    text = "Error: the environment was ended after a call that took too long"
+                    results[key] = ToolResult(text, "lost")
                     waiting.remove(key)
                 elif isinstance(worker, _Worker):
                     worker.send(requests[key], self.timeout_s)
@@ -254,14 +253,6 @@ class Toolbox:
         elif not self.stateful:
             self._idle.append(worker)
         return result
-
-
-def _resolve(tool: Any) -> Any:
-    if not isinstance(tool, str):
-        return tool
-    from torchtune.config._utils import _get_component_from_path
-
-    return _get_component_from_path(tool)
 
 
 def _reference(tool: Any) -> dict[str, str]:

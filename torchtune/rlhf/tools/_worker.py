@@ -63,9 +63,8 @@ class Tools:
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self.limit: int = setup["limit"]
-        self.functions: dict[str, Callable[..., Any]] = {
-            name: load(reference) for name, reference in setup.get("functions", {}).items()
-        }
+        named: dict[str, dict[str, str]] = setup.get("functions", {})
+        self.functions: dict[str, Callable[..., Any]] = {name: load(where) for name, where in named.items()}
         self.environment = load(setup["environment"])(**setup["arguments"]) if "environment" in setup else None
         self.names: list[str] = setup["names"]
 
@@ -106,9 +105,8 @@ def main() -> None:
     try:
         tools = Tools(setup)
     except Exception as error:
-        connection.send_bytes(
-            json.dumps({"ok": False, "value": f"{type(error).__name__}: {error}", "cut": False}).encode()
-        )
+        said = {"ok": False, "value": f"{type(error).__name__}: {error}", "cut": False}
+        connection.send_bytes(json.dumps(said).encode())
         return
     connection.send_bytes(json.dumps({"ok": True, "value": None, "cut": False}).encode())
     while True:

@@ -83,9 +83,8 @@ class CallArgumentsReward(_OfExpectedCalls):
         left = [record.call for record in episode.calls]
         scores = []
         for want in expected:
-            candidates = [
-                (_share_right(want, call.arguments), i) for i, call in enumerate(left) if call.name == want.name
-            ]
+            same = [(i, call) for i, call in enumerate(left) if call.name == want.name]
+            candidates = [(_share_right(want, call.arguments), i) for i, call in same]
             best, at = max(candidates, default=(0.0, -1), key=lambda pair: (pair[0], -pair[1]))
             scores.append(best)
             if at >= 0:
@@ -163,11 +162,8 @@ def _share_right(expected: ExpectedCall, arguments: Any) -> float:
     if not isinstance(arguments, dict):
         return 0.0
     names = expected.arguments.keys() | arguments.keys()
-    right = [
-        name
-        for name in names
-        if name in arguments and name in expected.arguments and values_equal(expected.arguments[name], arguments[name])
-    ]
+    both = expected.arguments.keys() & arguments.keys()
+    right = [name for name in both if values_equal(expected.arguments[name], arguments[name])]
     return len(right) / len(names) if names else 1.0
 
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +92,8 @@ def with_resume_decided(cfg: DictConfig) -> DictConfig:
     settings = cfg.checkpointer
     output_dir = settings.get("output_dir") or cfg.get("output_dir")
     cfg = cfg.copy()
-    cfg.resume_from_checkpoint = output_dir is not None and can_resume(
-        Path(output_dir), settings.get("recipe_checkpoint")
-    )
+    there = output_dir is not None and can_resume(Path(output_dir), settings.get("recipe_checkpoint"))
+    cfg.resume_from_checkpoint = there
     _log.info("resume_from_checkpoint: auto is %s", str(cfg.resume_from_checkpoint).lower())
     return cfg
 
@@ -282,10 +282,8 @@ class CheckpointClient:
             if not adapter_only:
                 state[MODEL_KEY] = weights
         if with_optimizer:
-            states = {
-                name: get_full_optimizer_state_dict(model, opt, self._is_rank_zero, device)
-                for name, opt in optimizers_of(optimizer).items()
-            }
+            collect = partial(get_full_optimizer_state_dict, model, is_rank_zero=self._is_rank_zero, device=device)
+            states = {name: collect(opt) for name, opt in optimizers_of(optimizer).items()}
             state[OPT_KEY] = states if isinstance(optimizer, OptimizerInBackwardWrapper) else states[""]
         return state
 

@@ -128,11 +128,8 @@ class FullModelHFCheckpointer(FileCheckpointer):
         from torchtune.models.convert_weights import tune_to_peft_adapter_config
 
         if not self._layout.writes_peft(state_dict):
-            _log.warning(
-                "This %s adapter can't be written for PEFT; only %s.pt is.",
-                self._model_type.name,
-                ADAPTER_MODEL_FNAME,
-            )
+            kind = self._model_type.name
+            _log.warning("This %s adapter can't be written for PEFT; only %s.pt is.", kind, ADAPTER_MODEL_FNAME)
             return
         converted = self._layout.adapter_to_peft(state_dict)
         (draft.path / subfolder).mkdir(exist_ok=True)
@@ -245,9 +242,8 @@ class DistributedCheckpointer:
         """
         from torchtune.training.checkpointing._dcp import latest_dcp_folder, load_dcp
 
-        folder = latest_dcp_folder(self._output_dir, adapter_only) or latest_dcp_folder(
-            self._checkpoint_dir, adapter_only
-        )
+        found = (latest_dcp_folder(place, adapter_only) for place in (self._output_dir, self._checkpoint_dir))
+        folder = next(filter(None, found), None)
         if folder is None:
             raise ValueError(
                 f"No complete distributed checkpoint in {self._output_dir} or {self._checkpoint_dir} to resume from. "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,38 +21,27 @@ _KEY_MAPS = {
     ModelType.PHI3_MINI: "PHI3_HF",
     ModelType.PHI4: "PHI3_HF",
 }
-
-
-@dataclass(frozen=True)
-class _Functions:
-    """Layouts that need code of their own: module and functions, None where there is no such direction."""
-
-    module: str
-    load: str
-    save: str | None = None
-    sizes: bool = False
-
-
+# Layouts that need code of their own: module in torchtune.models, function that reads, and function that writes if any.
 _HF_FUNCTIONS = {
-    ModelType.LLAMA3_VISION: _Functions(
-        "torchtune.models.llama3_2_vision._convert_weights",
+    ModelType.LLAMA3_VISION: (
+        "llama3_2_vision._convert_weights",
         "llama3_vision_hf_to_tune",
         "llama3_vision_tune_to_hf",
-        sizes=True,
     ),
-    ModelType.LLAMA4: _Functions("torchtune.models.llama4._convert_weights", "llama4_hf_to_tune", "llama4_tune_to_hf"),
-    ModelType.CLIP_TEXT: _Functions("torchtune.models.clip._convert_weights", "clip_text_hf_to_tune"),
-    ModelType.T5_ENCODER: _Functions("torchtune.models.t5._convert_weights", "t5_encoder_hf_to_tune"),
+    ModelType.LLAMA4: ("llama4._convert_weights", "llama4_hf_to_tune", "llama4_tune_to_hf"),
+    ModelType.CLIP_TEXT: ("clip._convert_weights", "clip_text_hf_to_tune"),
+    ModelType.T5_ENCODER: ("t5._convert_weights", "t5_encoder_hf_to_tune"),
 }
 _META_FUNCTIONS = {
-    ModelType.LLAMA3_VISION: _Functions(
-        "torchtune.models.llama3_2_vision._convert_weights", "llama3_vision_meta_to_tune", "llama3_vision_tune_to_meta"
+    ModelType.LLAMA3_VISION: (
+        "llama3_2_vision._convert_weights",
+        "llama3_vision_meta_to_tune",
+        "llama3_vision_tune_to_meta",
     ),
-    ModelType.LLAMA4: _Functions(
-        "torchtune.models.llama4._convert_weights", "llama4_meta_to_tune", "llama4_tune_to_meta"
-    ),
+    ModelType.LLAMA4: ("llama4._convert_weights", "llama4_meta_to_tune", "llama4_tune_to_meta"),
 }
-_GENERIC_META = _Functions("torchtune.models.convert_weights", "meta_to_tune", "tune_to_meta")
+_GENERIC_META = ("convert_weights", "meta_to_tune", "tune_to_meta")
+_LOAD, _SAVE = 1, 2
 
 
 def _vision_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,10 +63,10 @@ def _vision_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _resolve(functions: _Functions, name: str | None, model_type: ModelType) -> Callable[..., StateDict]:
-    if name is None:
+def _resolve(functions: tuple[str, ...], direction: int, model_type: ModelType) -> Callable[..., StateDict]:
+    if direction >= len(functions):
         raise ValueError(f"{model_type.name} checkpoints can be read, not written, in this layout")
-    return getattr(importlib.import_module(functions.module), name)
+    return getattr(importlib.import_module(f"torchtune.models.{functions[0]}"), functions[direction])
 
 
 class HFLayout:
@@ -121,7 +109,7 @@ class HFLayout:
     def to_tune(self, state_dict: Mapping[str, torch.Tensor]) -> StateDict:
         """Our layout of Hugging Face tensors; views where nothing moves."""
         if functions := _HF_FUNCTIONS.get(self.model_type):
-            return self._by_code(functions, functions.load, state_dict)
+            return self._by_code(functions, _LOAD, state_dict)
         if self._family is not None:
             return self._family.to_tune(dict(state_dict), self.config)
         from torchtune.models._convert import UnexpectedKey, convert_to_tune
@@ -141,16 +129,16 @@ class HFLayout:
     def from_tune(self, state_dict: Mapping[str, torch.Tensor]) -> StateDict:
         """Hugging Face's layout of our tensors."""
         if functions := _HF_FUNCTIONS.get(self.model_type):
-            return self._by_code(functions, functions.save, state_dict)
+            return self._by_code(functions, _SAVE, state_dict)
         if self._family is not None:
             return self._family.to_hf(dict(state_dict), self.config)
         from torchtune.models._convert import convert_from_tune
 
         return convert_from_tune(state_dict, self.key_map, self.sizes)
 
-    def _by_code(self, functions: _Functions, name: str | None, state_dict: Mapping[str, torch.Tensor]) -> StateDict:
-        extra = _vision_sizes(self.config) if functions.sizes else {}
-        return _resolve(functions, name, self.model_type)(dict(state_dict), **extra)
+    def _by_code(self, functions: tuple[str, ...], direction: int, state: Mapping[str, torch.Tensor]) -> StateDict:
+        sizes = _vision_sizes(self.config) if self.model_type is ModelType.LLAMA3_VISION else {}
+        return _resolve(functions, direction, self.model_type)(dict(state), **sizes)
 
     def writes_peft(self, adapter: Mapping[str, torch.Tensor]) -> bool:
         """Whether an adapter of this layout can be written for PEFT, which has no DoRA for models with adapted experts."""
@@ -182,7 +170,7 @@ class HFLayout:
 def meta_to_tune(state_dict: StateDict, model_type: ModelType) -> StateDict:
     """Our layout of a checkpoint in Meta's own."""
     functions = _META_FUNCTIONS.get(model_type, _GENERIC_META)
-    converted = _resolve(functions, functions.load, model_type)(state_dict)
+    converted = _resolve(functions, _LOAD, model_type)(state_dict)
     if model_type is ModelType.LLAMA3_2:  # Meta's files hold the tied matrix twice
         converted.pop("output.weight", None)
     return converted
@@ -193,4 +181,4 @@ def tune_to_meta(state_dict: StateDict, model_type: ModelType) -> StateDict:
     if model_type is ModelType.LLAMA3_2:
         state_dict = {**state_dict, "output.weight": state_dict["tok_embeddings.weight"]}
     functions = _META_FUNCTIONS.get(model_type, _GENERIC_META)
-    return _resolve(functions, functions.save, model_type)(state_dict)
+    return _resolve(functions, _SAVE, model_type)(state_dict)

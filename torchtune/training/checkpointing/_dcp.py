@@ -157,9 +157,8 @@ class DCPWriter:
                     dcp.save(state_dict, storage_writer=writer, process_group=self.process_group)
                 except (Exception, CheckpointException) as error:
                     shutil.rmtree(draft.path, ignore_errors=True)
-                    raise OSError(
-                        f"the checkpoint {final} could not be written ({_causes(error)}); {ADVICE}"
-                    ) from error
+                    text = f"the checkpoint {final} could not be written ({_causes(error)}); {ADVICE}"
+                    raise OSError(text) from error
                 self._commit(draft, final)
                 self._barrier()
                 return
@@ -184,9 +183,8 @@ class DCPWriter:
         self._pending = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise OSError(
-                f"the checkpoint in the background could not be written ({_causes(error)}); {ADVICE}"
-            ) from error
+            text = f"the checkpoint in the background could not be written ({_causes(error)}); {ADVICE}"
+            raise OSError(text) from error
         self._barrier()
 
     def _commit(self, draft: Draft, final: Path) -> None:

@@ -339,9 +339,8 @@ def refuse_damaged(folders: list[Path], check: bool = True) -> Path:
     newest = folders[-1]
     if problems := check_folder(newest, hashes=check):
         before = next((str(f) for f in reversed(folders[:-1]) if not check_folder(f, hashes=check)), None)
-        advice = (
-            f"Delete {newest} to resume from {before}" if before else "No intact checkpoint is before it; start anew"
-        )
+        advice = f"Delete {newest} to resume from {before}"
+        advice = advice if before else "No intact checkpoint is before it; start anew"
         raise ValueError(f"The newest checkpoint {newest} is damaged: {'; '.join(problems)}. {advice}.")
     return newest
 
@@ -359,9 +358,8 @@ def find_resume_point(output_dir: Path, recipe_checkpoint: str | None = None, ch
                 f"No recipe state {path} (checkpointer.recipe_checkpoint is {name!r}, relative to output_dir)."
             )
         # The checkpoint around it, or, where states are kept apart, the newest epoch's.
-        return ResumePoint(
-            _latest_by_name(output_dir) if path.parent.name == RECIPE_STATE_DIRNAME else path.parent, path
-        )
+        apart = path.parent.name == RECIPE_STATE_DIRNAME
+        return ResumePoint(_latest_by_name(output_dir) if apart else path.parent, path)
     usable = resumable(output_dir, name)
     if not usable:  # in the older layout folders without manifests are beside one with the recipe state
         path = output_dir / RECIPE_STATE_DIRNAME / name

@@ -167,11 +167,8 @@ def get_all_checkpoints_in_dir(dir: Path, *, pattern: str = EPOCH_PATTERN) -> li
     if not folder.is_dir():
         return []
     regex = re.compile(pattern)
-    found = [
-        (int(match.group(1)), entry)
-        for entry in folder.iterdir()
-        if entry.is_dir() and (match := regex.match(entry.name))
-    ]
+    folders = [(regex.match(entry.name), entry) for entry in folder.iterdir() if entry.is_dir()]
+    found = [(int(match[1]), entry) for match, entry in folders if match]
     return [entry for _, entry in sorted(found)]
 
 

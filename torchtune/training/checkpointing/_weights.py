@@ -77,9 +77,8 @@ def write_safetensors(
         for name, tensor in tensors:
             want, spec = next(expected, ("nothing", tensor))
             if name != want or tensor.shape != spec.shape or tensor.dtype != spec.dtype:
-                raise ValueError(
-                    f"{path.name}: found {name} {tuple(tensor.shape)}, expected {want} {tuple(spec.shape)}"
-                )
+                found = f"found {name} {tuple(tensor.shape)}, expected {want} {tuple(spec.shape)}"
+                raise ValueError(f"{path.name}: {found}")
             if tensor.numel():
                 file.write(_bytes(tensor))
         if (left := next(expected, None)) is not None:
@@ -129,10 +128,9 @@ def write_sharded(
         specs.update(convert({key: tensor.to("meta") for key, tensor in group.items()}))
     shards = _plan(specs, parse_size(max_shard_size))
     suffix, index_name = (".safetensors", SAFETENSOR_INDEX_FNAME) if safe_serialization else (".bin", TORCH_INDEX_FNAME)
-    files = [
-        SHARD_FNAME.format(cpt_idx=str(i).zfill(5), num_shards=str(len(shards)).zfill(5)) + suffix
-        for i in range(1, len(shards) + 1)
-    ]
+    count = str(len(shards)).zfill(5)
+    numbers = (str(i).zfill(5) for i in range(1, len(shards) + 1))
+    files = [SHARD_FNAME.format(cpt_idx=number, num_shards=count) + suffix for number in numbers]
 
     def convert_one_by_one() -> Iterator[tuple[str, torch.Tensor]]:
         for group in groups:

@@ -64,11 +64,8 @@ def cases_from_messages(
     """
     if turns not in ("all", "first", "last"):
         raise ValueError(f"turns must be 'all', 'first' or 'last', but is {turns!r}")
-    starts = [
-        i
-        for i, message in enumerate(messages)
-        if message.role == "assistant" and i > 0 and messages[i - 1].role != "assistant"
-    ]
+    asked = [i for i, message in enumerate(messages) if message.role == "assistant" and i > 0]
+    starts = [i for i in asked if messages[i - 1].role != "assistant"]
     cases = []
     for start in {"all": starts, "first": starts[:1], "last": starts[-1:]}[turns]:
         expected = []

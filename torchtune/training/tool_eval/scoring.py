@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -335,9 +336,8 @@ def _same(want: Any, got: Any, *, any_of: bool, loose: bool) -> bool:
     if isinstance(want, str) and isinstance(got, str):
         return want == got or (loose and _loosened(want) == _loosened(got))
     if isinstance(want, (list, tuple)) and isinstance(got, (list, tuple)):
-        return len(want) == len(got) and all(
-            _same(w, g, any_of=any_of, loose=loose) for w, g in zip(want, got, strict=True)
-        )
+        pairs = zip(want, got, strict=False)
+        return len(want) == len(got) and all(_same(w, g, any_of=any_of, loose=loose) for w, g in pairs)
     if isinstance(want, dict) and isinstance(got, dict):
         return _first_difference(want, got, any_of, loose) is None
     return want is None and got is None
@@ -376,10 +376,8 @@ def _choose_value(value: Any) -> Any:
 
 def _match(expected: Sequence[ExpectedCall], calls: Sequence[ToolCall], loose: bool) -> dict[int, int]:
     """The largest one-to-one matching of calls with expected calls that they fulfil: index of the call -> expected."""
-    fulfils = [
-        [j for j, call in enumerate(calls) if call_problem(want, call, loose_strings=loose) is None]
-        for want in expected
-    ]
+    problem = partial(call_problem, loose_strings=loose)
+    fulfils = [[j for j, call in enumerate(calls) if problem(want, call) is None] for want in expected]
     partner: dict[int, int] = {}
     for i in range(len(expected)):
         _augment(i, fulfils, partner, set())
