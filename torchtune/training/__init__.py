@@ -1,10 +1,4 @@
-"""What every recipe needs: devices, data types, distribution, data loading, steps, checkpoints, metrics.
-
-Beyond torchtune's names, for the loops of recipes: :func:`build_dataloader` and :func:`set_epoch`, :class:`LossAccumulator`
-and :func:`count_loss_tokens`, :func:`clip_grad_norm`, :class:`CheckpointSchedule`, :func:`progress_bar`,
-:class:`CheckpointClient` with :class:`TrainingProgress`, :func:`get_rng_state` and :func:`set_rng_state`,
-:class:`Objective`, :class:`Distillation` and :class:`EarlyExit`, :func:`prepare_qat`.
-"""
+"""What every recipe needs: devices, data types, distribution, data loading, steps, checkpoints, metrics."""
 
 from torchtune.training import checkpointing
 from torchtune.training._activation_offloading import NoOpManager, OffloadActivations, get_act_offloading_ctx_manager

@@ -114,9 +114,7 @@ class NoOpManager(saved_tensors_hooks):
 def get_act_offloading_ctx_manager(
     model: nn.Module, enable_activation_offloading: bool, use_streams: bool = True
 ) -> OffloadActivations | contextlib.nullcontext:
-    """The context for the forward pass.
-
-    The output layer's activations are used at once by the backward pass, so they stay.
+    """The context for the forward pass; the output layer's activations, which the backward pass uses at once, stay.
 
     Args:
         model: the model; hooks are put on its output layer.

@@ -40,9 +40,7 @@ def get_adapter_config(model: nn.Module) -> dict[str, Any] | None:
 
 
 def initial_adapter(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
-    """The start values, by parameter, of the adapters of a model on the meta device, which stays there.
-
-    They are drawn whole and on the CPU, so that they are the same on any number of ranks.
+    """The start values, by parameter, of the adapters of a model on the meta device: the same on any number of ranks.
 
     Args:
         model: the model.

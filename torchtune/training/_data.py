@@ -149,9 +149,8 @@ def build_dataloader(
     number_rows: bool = False,
     **kwargs: Any,
 ) -> StatefulDataLoader:
-    """A data loader with ``state_dict`` and ``load_state_dict``, the same number of batches on every rank.
-
-    Call ``loader.sampler.set_epoch(epoch)`` (or :func:`set_epoch`) before each epoch.
+    """A data loader with ``state_dict`` and ``load_state_dict``, the same number of batches on every rank; see
+    :func:`set_epoch`.
 
     Args:
         dataset: rows by index, or an iterable of them. A stream of ``torchtune.datasets`` is told its share of the rows,
@@ -252,8 +251,6 @@ def check_validation_ends(loader: Any, max_batches: int | None) -> None:
 
 def loader_state(loader: Any) -> dict[str, Any]:
     """A loader's state for a checkpoint that one rank writes and :func:`load_loader_state` reads. Call it on all ranks.
-
-    Streams may stand at other places on other ranks; then there is a state for each.
 
     Args:
         loader: what :func:`build_dataloader` gave.

@@ -370,8 +370,6 @@ def with_whole_layers(
 ) -> nn.Module:
     """A copy, to answer with, of a model of tensor or context parallel, sharded by FSDP alone; every rank calls this.
 
-    The copy takes the memory of the weights, divided by the number of ranks, as long as it is kept.
-
     Args:
         model: the model that is trained.
         build: makes it once more, unsplit.

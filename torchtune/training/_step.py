@@ -47,14 +47,7 @@ class StepLoss:
 class LossAccumulator:
     """Normalizes by tokens: every trained token of a step weighs the same, in whichever micro-batch and rank it is.
 
-    For each micro-batch call ``add(loss, n).backward()``, then once per step :meth:`finish`, and scale the gradients by its
-    ``grad_scale`` before clipping::
-
-        for batch in micro_batches:
-            n = count_loss_tokens(batch["labels"])
-            accumulator.add(loss_fn(batch), n).backward()
-        step = accumulator.finish()
-        scale_grads_(model.parameters(), step.grad_scale)
+    For each micro-batch ``add(loss, n).backward()``, then :meth:`finish`, and gradients are scaled by its ``grad_scale``.
 
     Args:
         device: where the sums are kept.
@@ -223,8 +216,6 @@ def scale_grads(model: nn.Module, scaler: torch.Tensor) -> None:
 @torch.no_grad()
 def clip_grad_norm(parameters: torch.Tensor | Iterable[torch.Tensor], max_norm: float | None = None) -> torch.Tensor:
     """The 2-norm, in float32, of all ranks' gradients together; they are scaled down in place if it is over a limit.
-
-    Parameters may be sharded over different meshes, or not at all.
 
     Args:
         parameters: one or several; those without a gradient are passed over.

@@ -59,8 +59,6 @@ def build_model(
 ) -> nn.Module:
     """A model made without memory, sharded where there are several ranks, with its weights; to train unless frozen.
 
-    Adapters, where the model has any, are then all that is trained.
-
     Args:
         cfg: the run's settings: compile, activation checkpointing, sharding.
         model: the model's component.

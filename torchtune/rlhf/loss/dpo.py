@@ -15,10 +15,8 @@ Losses = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class PreferenceLoss(nn.Module):
-    """A loss on the log-probabilities of a chosen and a rejected answer.
-
-    ``forward`` takes what the policy and what the reference model says, and returns the loss, the implicit reward of the
-    chosen answers and that of the rejected ones, each ``[b]``; the rewards carry no gradient.
+    """A loss on the log-probabilities of a chosen and a rejected answer, and the implicit rewards of both, without
+    gradient.
     """
 
     #: True if log-probabilities are to be means over an answer's tokens, not sums.

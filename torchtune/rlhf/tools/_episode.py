@@ -108,9 +108,7 @@ def collect(
     max_tokens: int | None = None,
     anywhere: Callable[[bool], bool] = bool,
 ) -> None:
-    """Lets a model go on with conversations until each has ended; calls are run, and their results appended.
-
-    All conversations that go on take a turn at once, and all their calls run together.
+    """Lets a model go on with all conversations at once, turn by turn, until each has ended; their calls run together.
 
     Args:
         episodes: new conversations, changed in place.

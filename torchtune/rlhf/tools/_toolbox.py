@@ -151,9 +151,7 @@ class Toolbox:
         return self._run({key: {"do": "reset", "row": dict(row)} for key, row in rows.items()}, lambda key: key)
 
     def call(self, calls: Mapping[Hashable, tuple[Hashable, str, Any]]) -> dict[Hashable, ToolResult]:
-        """The results of calls, which run together.
-
-        Calls of one conversation to an environment run one after the other, in their order.
+        """The results of calls, which run together; those of one conversation to an environment in their order.
 
         Args:
             calls: for each call the key of its conversation, the tool's name and the arguments.

@@ -199,9 +199,8 @@ class FullModelTorchTuneCheckpointer(_OneFileCheckpointer):
 
 
 class DistributedCheckpointer:
-    """Each rank writes and reads its own part (PyTorch DCP), in the foreground or the background.
-
-    For checkpoints in the middle of a run: quick to write, no full copy on any rank, loadable with another number of ranks.
+    """Each rank writes and reads its own part (PyTorch DCP): quickly, in the background if asked, for any number of
+    ranks.
 
     Args:
         checkpoint_dir: folder to load from, where ``output_dir`` has nothing yet.
