@@ -181,7 +181,7 @@ def generate(
                 noise = torch.empty((len(prompt), vocabulary), device=prompt.device)
                 q = noise.exponential_(1, generator=rng)
                 with _products_for(x):
-                    given = {"input_pos": input_pos, "x": x, "q": q, "mask": mask}
+                    given: dict[str, Any] = {"input_pos": input_pos, "x": x, "q": q, "mask": mask}
                     token, logits = next_token(model, **given, temperature=temperature, top_k=top_k)
             token = token.to(prompt.dtype)
             if return_logits:

@@ -21,7 +21,7 @@ def get_adapter_config(model: nn.Module) -> dict[str, Any] | None:
         ValueError: if the adapters have different ranks or scales, which the adapter's file cannot express.
     """
     found: Any = model.named_modules()
-    modules = {name: m for name, m in found if isinstance(m, AdapterModule) and hasattr(m, "rank")}
+    modules: dict[str, Any] = {name: m for name, m in found if isinstance(m, AdapterModule) and hasattr(m, "rank")}
     if not modules:
         return None
     kinds = {(m.rank, m.alpha) for m in modules.values()}

@@ -147,7 +147,7 @@ def get_context_parallel_manager(
         ValueError: if the mesh has no ``cp`` dimension, the method isn't known, or the model's attention is chunked.
     """
     if not enabled:
-        return nullcontext
+        return lambda buffers: nullcontext()
     if rotate_method not in ("allgather", "alltoall"):
         raise ValueError(f"context_parallel_rotate_method is {rotate_method!r}; expected 'allgather' or 'alltoall'")
     if "cp" not in (world_mesh.mesh_dim_names or ()):

@@ -315,7 +315,6 @@ class Recipe(FTRecipeInterface):
         Console().print(tool_eval.report(self.tool_scores, title=title))
 
     def cleanup(self, **_: Any) -> None:
-        """Closes the logger and the process group."""
         if self.metric_logger is not None:
             self.metric_logger.close()
         for trained in self.trained.values():

@@ -167,7 +167,7 @@ def progress_bar(total: int | None, initial: int = 0, desc: str = "", disable: b
     from tqdm import tqdm
 
     _, rank = get_world_size_and_rank()
-    options = {"disable": disable or rank != 0, "mininterval": 0.1 if sys.stderr.isatty() else 10.0}
+    options: dict[str, Any] = {"disable": disable or rank != 0, "mininterval": 0.1 if sys.stderr.isatty() else 10.0}
     return tqdm(total=total, initial=initial, desc=desc, dynamic_ncols=True, **options)
 
 

@@ -97,7 +97,7 @@ class MetricLoggerInterface(Protocol):
         """Write what is left and let go of files and connections."""
 
 
-class _Logger:
+class _Logger(MetricLoggerInterface):
     """The parts that loggers share: rank 0 writes, the config is saved, closing is for all."""
 
     def __init__(self) -> None:
@@ -117,11 +117,9 @@ class _Logger:
             self._told = True
 
     def log(self, name: str, data: Scalar, step: int) -> None:
-        """Log one value of a step."""
         self.log_dict({name: data}, step)
 
     def log_dict(self, payload: Mapping[str, Scalar], step: int) -> None:
-        """Log several values of a step."""
         if not self._active:
             return
         values = {name: data.item() if hasattr(data, "item") else data for name, data in payload.items()}
@@ -141,7 +139,6 @@ class _Logger:
             self._summary = RunSummary(Path(config.output_dir), path.read_text(encoding="utf-8"), resumed)
 
     def close(self) -> None:
-        """Write what is left and let go of files and connections."""
         if self._active:
             self._active = False
             with self._written():

@@ -66,7 +66,6 @@ class DPOLoss(PreferenceLoss):
         self.label_smoothing = label_smoothing
 
     def forward(self, policy_inputs: ChosenRejectedOutputs, reference_inputs: ChosenRejectedOutputs) -> Losses:  # type: ignore[override]
-        """Loss and rewards of each pair ``[b]``."""
         chosen, rejected = _margins(policy_inputs, reference_inputs)
         losses = _smoothed(self.beta * (chosen - rejected), self.label_smoothing)
         return losses, self.beta * chosen.detach(), self.beta * rejected.detach()
@@ -84,7 +83,6 @@ class RSOLoss(PreferenceLoss):
         self.gamma = gamma
 
     def forward(self, policy_inputs: ChosenRejectedOutputs, reference_inputs: ChosenRejectedOutputs) -> Losses:  # type: ignore[override]
-        """Loss and rewards of each pair ``[b]``."""
         chosen, rejected = _margins(policy_inputs, reference_inputs)
         losses = F.relu(1 - self.gamma * (chosen - rejected))
         return losses, self.gamma * chosen.detach(), self.gamma * rejected.detach()
@@ -104,7 +102,6 @@ class IPOLoss(PreferenceLoss):
         self.beta = beta
 
     def forward(self, policy_inputs: ChosenRejectedOutputs, reference_inputs: ChosenRejectedOutputs) -> Losses:  # type: ignore[override]
-        """Loss and rewards of each pair ``[b]``."""
         chosen, rejected = _margins(policy_inputs, reference_inputs)
         losses = (chosen - rejected - 1 / (2 * self.beta)) ** 2
         return losses, self.beta * chosen.detach(), self.beta * rejected.detach()
@@ -129,7 +126,6 @@ class SimPOLoss(PreferenceLoss):
 
     @property
     def is_reference_free(self) -> bool:
-        """True: the loss needs no reference model."""
         return True
 
     def forward(self, policy_inputs: Any, reference_inputs: Any = None) -> Losses:
@@ -159,11 +155,9 @@ class ORPOLoss(PreferenceLoss):
 
     @property
     def is_reference_free(self) -> bool:
-        """True: the loss needs no reference model."""
         return True
 
     def forward(self, policy_inputs: ChosenRejectedOutputs, reference_inputs: Any = None) -> Losses:
-        """Loss and rewards of each pair ``[b]``."""
         chosen, rejected = policy_inputs.chosen_logps, policy_inputs.rejected_logps
         log_odds = (chosen - rejected) - (_log_of_rest(chosen) - _log_of_rest(rejected))
         losses = -chosen - self.beta * F.logsigmoid(log_odds)

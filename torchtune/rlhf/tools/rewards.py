@@ -63,7 +63,6 @@ class CallNameReward(_OfExpectedCalls):
     """The share of calls with an expected name: twice those, divided by the calls made and the calls expected."""
 
     def score(self, episode: Episode) -> float:
-        """See :class:`Reward`."""
         wanted = [call.name for call in self.expected(episode)]
         total = len(wanted) + len(episode.calls)
         found = 0
@@ -78,7 +77,6 @@ class CallArgumentsReward(_OfExpectedCalls):
     """The share of arguments that are right, over the expected calls; each is compared with the best call of its name."""
 
     def score(self, episode: Episode) -> float:
-        """See :class:`Reward`."""
         expected = self.expected(episode)
         left = [record.call for record in episode.calls]
         scores = []
@@ -96,7 +94,6 @@ class ExactCallsReward(_OfExpectedCalls):
     """1 if every expected call was made, with the right arguments, and no other."""
 
     def score(self, episode: Episode) -> float:
-        """See :class:`Reward`."""
         return float(score_calls(self.expected(episode), [record.call for record in episode.calls]).exact)
 
 
@@ -137,7 +134,6 @@ class FormatReward(Reward):
     """The share of turns that are well formed: they end, each call in them can be read, and its tool can be called so."""
 
     def score(self, episode: Episode) -> float:
-        """See :class:`Reward`."""
         turns = len(episode.turns)
         bad = 1 if episode.ended in ("length", "unparsed") else 0
         wrong = [record for record in episode.calls if record.result is not None and record.result.outcome == "error"]

@@ -136,9 +136,8 @@ class FullModelHFCheckpointer(FileCheckpointer):
         name = f"{subfolder}{ADAPTER_MODEL_FNAME}.safetensors"
         draft.hashes[name] = write_safetensors(draft.path / name, converted, converted.items())
         if config is None:
-            _log.warning(
-                "No %r in the state dict: adapter_config.json, which PEFT needs, is not written.", ADAPTER_CONFIG
-            )
+            text = "No %r in the state dict: adapter_config.json, which PEFT needs, is not written."
+            _log.warning(text, ADAPTER_CONFIG)
             return
         written = tune_to_peft_adapter_config(config, self._base_model(), self._layout.key_map)
         path = draft.path / f"{subfolder}{ADAPTER_CONFIG_FNAME}.json"
@@ -169,7 +168,7 @@ class _OneFileCheckpointer(FileCheckpointer):
         draft.save(name, {key: tensor.contiguous() for key, tensor in self._from_tune(state_dict).items()})
 
     def _from_tune(self, state_dict: StateDict) -> StateDict:
-        raise NotImplementedError
+        return state_dict
 
 
 class FullModelMetaCheckpointer(_OneFileCheckpointer):
@@ -190,12 +189,6 @@ class FullModelTorchTuneCheckpointer(_OneFileCheckpointer):
 
     See :class:`FullModelHFCheckpointer` for the parameters.
     """
-
-    def _to_tune(self, state_dict: StateDict) -> StateDict:
-        return state_dict
-
-    def _from_tune(self, state_dict: StateDict) -> StateDict:
-        return state_dict
 
 
 class DistributedCheckpointer:

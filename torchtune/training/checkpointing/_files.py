@@ -186,7 +186,7 @@ class FileCheckpointer:
             prune(self._output_dir, self._keep_last_n, name.rpartition("_")[0])
 
     def _to_tune(self, state_dict: StateDict) -> StateDict:
-        raise NotImplementedError
+        return state_dict
 
     def _adapter_to_tune(self, state_dict: StateDict) -> StateDict:
         raise ValueError(
