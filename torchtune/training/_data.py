@@ -149,8 +149,7 @@ def build_dataloader(
     number_rows: bool = False,
     **kwargs: Any,
 ) -> StatefulDataLoader:
-    """A data loader with ``state_dict`` and ``load_state_dict``, the same number of batches on every rank; see
-    :func:`set_epoch`.
+    """A stateful data loader, with as many batches on every rank; :func:`set_epoch` is called before each epoch.
 
     Args:
         dataset: rows by index, or an iterable of them. A stream of ``torchtune.datasets`` is told its share of the rows,

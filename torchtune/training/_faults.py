@@ -190,17 +190,12 @@ def fault_reports(cfg: DictConfig) -> Iterator[None]:
     except Exception as error:
         advice = out_of_memory_advice(error, cfg)
         final: Exception = RuntimeError(advice) if advice else error
-        if is_distributed():
-            _tell_torchrun(final)
+        if is_distributed():  # torchrun names the first error in its summary and ends the other ranks
+            from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+            handler = get_error_handler()
+            handler.initialize()
+            handler.record_exception(final)
         if advice:
             raise final from error
         raise
-
-
-def _tell_torchrun(error: Exception) -> None:
-    """Write the error where torchrun looks for a rank's last words: it names the first in its summary and ends the others."""
-    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-    handler = get_error_handler()
-    handler.initialize()
-    handler.record_exception(error)

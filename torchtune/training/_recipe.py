@@ -336,11 +336,10 @@ class PolicyRecipe(Recipe):
         self.reference: nn.Module | None = None
 
     def load_data(self, collate_fn: Callable[[list[Any]], Any] = list, *, drop_last: bool = True) -> None:
-        """Makes ``dataset`` and its loader, ``data``, whose batches are ``{"samples": ..., "rows": [number, ...]}``.
+        """Makes ``dataset`` and its loader, ``data``, of ``{"samples": ..., "rows": ...}``. See :func:`build_dataloader`.
 
         Args:
             collate_fn: makes ``samples`` of a list of rows.
-            drop_last: see :func:`build_dataloader`.
         """
         self.dataset = config.instantiate(self.cfg.dataset, self.tokenizer)
         self.data = build_dataloader(

@@ -178,17 +178,12 @@ def build_lr_scheduler(cfg: DictConfig, optimizer: Any, num_training_steps: int)
 
 
 class Trained:
-    """A model with its optimizer, schedule and checkpoints.
+    """A model with its optimizer, schedule and checkpoints. See :func:`build_model`.
 
     Args:
         cfg: the run's settings.
         model: the config key of the model's component.
         checkpointer: the config key of its checkpointer.
-        device: where it trains.
-        dtype: of its weights.
-        seed: of a new adapter.
-        parallel: how the ranks share it.
-        loss_fn: see :func:`build_model`.
         chat_format: what it is trained in, which the chat template of its checkpoints follows.
     """
 

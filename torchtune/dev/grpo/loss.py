@@ -85,15 +85,13 @@ class GRPOWithChunkedOutputLoss(nn.Module):
         advantages: torch.Tensor,
         padding_masks: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The loss of sampled answers, policy objective, KL divergence, mean ratio (1), share of clipped tokens (0),
-        log-probabilities ``[b, r]``.
+        """The loss, policy objective, KL divergence, mean ratio (1), share of clipped tokens (0), log-probabilities ``[b, r]``.
+
+        See :meth:`GroupPolicyLoss.forward`.
 
         Args:
             pi_logits: ``[b, r, v]``, or chunks of it along ``r``.
             targets: ids ``[b, r]``.
-            ref_logprobs: under the reference policy ``[b, r]``.
-            advantages: of each answer ``[b]``.
-            padding_masks: ``[b, r]``, True for tokens that count. Default: all.
         """
         chunks = pi_logits if isinstance(pi_logits, list) else list(pi_logits.chunk(self.num_output_chunks, dim=1))
         sizes = [chunk.shape[1] for chunk in chunks]

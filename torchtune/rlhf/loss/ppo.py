@@ -125,18 +125,14 @@ class GroupPolicyLoss(nn.Module):
         advantages: torch.Tensor,
         padding_masks: torch.Tensor | None = None,
     ) -> Scalars:
-        """The loss of sampled answers.
+        """The loss (with gradient) of sampled answers, policy objective (its negative is the policy's part of the loss),
+        KL divergence, mean ratio, share of clipped tokens.
+
+        See :meth:`PPOLoss.forward`.
 
         Args:
-            pi_old_logprobs: under the policy that sampled ``[b, r]``.
-            pi_logprobs: under the policy now ``[b, r]``.
             ref_logprobs: under the reference policy ``[b, r]``; None where ``kl_coeff`` is 0.
             advantages: of each answer ``[b]``.
-            padding_masks: ``[b, r]``, True for tokens that count. Default: all.
-
-        Returns:
-            loss, policy objective (its negative is the policy's part of the loss), KL divergence, mean ratio, share of
-            clipped tokens; only the first has a gradient.
         """
         old = pi_old_logprobs.detach()
         old, pi_logprobs, ref_logprobs, padding_masks = self._compared(old, pi_logprobs, ref_logprobs, padding_masks)
