@@ -1,8 +1,6 @@
 """What every recipe needs: devices, data types, distribution, data loading, steps, checkpoints, metrics."""
 
 from torchtune.training import checkpointing
-from torchtune.training._activation_offloading import NoOpManager, OffloadActivations, get_act_offloading_ctx_manager
-from torchtune.training._adapter import finish_adapter, get_adapter_config, initial_adapter
 from torchtune.training._compile import compile_loss, compile_model
 from torchtune.training._cpu_products import fast_fp32_products
 from torchtune.training._data import (
@@ -43,13 +41,13 @@ from torchtune.training._objectives import (
     build_objective,
     token_loss,
 )
-from torchtune.training._parallel import (
+from torchtune.training._parallelism import (
     ParallelDims,
+    Parallelism,
     get_context_parallel_manager,
     get_train_context,
     prepare_mha_for_tp,
 )
-from torchtune.training._parallelism import Parallelism
 from torchtune.training._profiler import (
     DEFAULT_PROFILE_DIR,
     DEFAULT_PROFILER_ACTIVITIES,
@@ -86,8 +84,16 @@ from torchtune.training._trained import (
     build_model,
     build_optimizer,
     check_step_settings,
+    finish_adapter,
+    get_adapter_config,
+    initial_adapter,
 )
-from torchtune.training.activations import apply_selective_activation_checkpointing
+from torchtune.training.activations import (
+    NoOpManager,
+    OffloadActivations,
+    apply_selective_activation_checkpointing,
+    get_act_offloading_ctx_manager,
+)
 from torchtune.training.checkpointing import *  # noqa: F403
 from torchtune.training.lr_schedulers import get_cosine_schedule_with_warmup, get_lr
 from torchtune.training.memory import (

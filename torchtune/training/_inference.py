@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from torchtune.training._distributed import get_world_size_and_rank
-from torchtune.training._parallel import prepare_mha_for_tp
+from torchtune.training._parallelism import prepare_mha_for_tp
 from torchtune.training._sharding import _compute_buffers, load_from_full_model_state_dict
 from torchtune.training.checkpointing import MODEL_KEY
 from torchtune.training.precision import set_default_dtype

@@ -12,7 +12,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, Ro
 from torchtune.modules import FeedForward, TransformerDecoder
 from torchtune.modules.loss import SFTLoss
 from torchtune.modules.peft import AdapterModule, LoRALinear
-from torchtune.training._parallel import prepare_mha_for_tp
+from torchtune.training._parallelism import prepare_mha_for_tp
 
 
 class _SplitLoRA(ParallelStyle):

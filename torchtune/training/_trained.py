@@ -11,10 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from torchtune import config
-from torchtune.modules.peft import get_adapter_params, set_trainable_params
+from torchtune.modules.peft import AdapterModule, get_adapter_params, set_trainable_params
 from torchtune.modules.transformer import TransformerSelfAttentionLayer
-from torchtune.training._activation_offloading import get_act_offloading_ctx_manager
-from torchtune.training._adapter import finish_adapter, get_adapter_config, initial_adapter
 from torchtune.training._compile import compile_model
 from torchtune.training._distributed import get_world_size_and_rank
 from torchtune.training._faults import LossCheck
@@ -28,7 +26,7 @@ from torchtune.training._sharding import (
     validate_no_params_on_meta_device,
 )
 from torchtune.training._step import LossAccumulator, StepLoss, clip_grad_norm, scale_grads_
-from torchtune.training.activations import apply_selective_activation_checkpointing
+from torchtune.training.activations import apply_selective_activation_checkpointing, get_act_offloading_ctx_manager
 from torchtune.training.checkpointing._checkpoint_client import CheckpointClient
 from torchtune.training.checkpointing._utils import ADAPTER_KEY, LR_SCHEDULER_KEY, MODEL_KEY, OPT_KEY
 from torchtune.training.lr_schedulers import get_lr
@@ -43,6 +41,64 @@ from torchtune.training.quantization import prepare_qat
 
 if TYPE_CHECKING:
     from torchtune.data.formats import ChatFormat
+
+
+def get_adapter_config(model: nn.Module) -> dict[str, Any] | None:
+    """What a checkpoint says of a model's adapter, read off its modules: ``r``, ``lora_alpha``, ``target_modules``,
+    ``peft_type`` and, for DoRA, ``use_dora``; None for a model without adapter.
+
+    Args:
+        model: the model.
+
+    Raises:
+        ValueError: if the adapters have different ranks or scales, which the adapter's file cannot express.
+    """
+    found: Any = model.named_modules()
+    modules: dict[str, Any] = {name: m for name, m in found if isinstance(m, AdapterModule) and hasattr(m, "rank")}
+    if not modules:
+        return None
+    kinds = {(m.rank, m.alpha) for m in modules.values()}
+    if len(kinds) > 1:
+        raise ValueError(f"All adapters of a model need one rank and one alpha, found {sorted(kinds)}")
+    rank, alpha = kinds.pop()
+    config = {
+        "r": rank,
+        "lora_alpha": alpha,
+        "target_modules": sorted({name.rpartition(".")[2] for name in modules}),
+        "peft_type": "LORA",
+    }
+    if any("magnitude" in m.adapter_params() for m in modules.values()):
+        config["use_dora"] = True
+    return config
+
+
+def initial_adapter(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
+    """The start values, by parameter, of the adapters of a model on the meta device: the same on any number of ranks.
+
+    Args:
+        model: the model.
+        seed: of the draws, the same on all ranks; the ranks' own generators stay as they are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            if isinstance(module, AdapterModule) and isinstance(module, nn.Module):
+                module.to_empty(device="cpu")
+                module.initialize_parameters()  # type: ignore[operator]
+    drawn = {name: parameter.detach() for name, parameter in get_adapter_params(model).items()}
+    model.to(device="meta")
+    return drawn
+
+
+def finish_adapter(model: nn.Module) -> None:
+    """Sets what of a new adapter depends on the base weights: the magnitudes of DoRA.
+
+    Args:
+        model: the model, its weights loaded.
+    """
+    for module in model.modules():
+        if hasattr(module, "initialize_dora_magnitude"):
+            module.initialize_dora_magnitude()  # type: ignore[operator]
 
 
 def build_model(
