@@ -299,7 +299,7 @@ class Parallelism:
         return get_train_context(self._loss_parallel)()
 
     def own_part(self, batch: dict[str, Any], ignore_index: int = -100) -> dict[str, Any]:
-        """The part of a batch's sequences that is this rank's, padded so that all are equal; the batch where nothing is
+        """The part of a batch's sequences that is this rank's, padded so that all are equal; all where nothing is
         split.
 
         Args:

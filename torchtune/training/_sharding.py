@@ -170,8 +170,7 @@ def load_from_full_model_state_dict(
     use_distributed_state_dict: bool = False,
     release_sd: bool = True,
 ) -> _IncompatibleKeys:
-    """The missing and unexpected keys of a full state dict, loaded into a (sharded) model that may be on the meta
-    device.
+    """The missing and unexpected keys of a full state dict, loaded into a (sharded) model, maybe on the meta device.
 
     Args:
         model: the model; its parameters take the place of those on the meta device.

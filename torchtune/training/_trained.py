@@ -319,8 +319,7 @@ class Trained:
         return summed
 
     def step(self, number: int) -> tuple[StepLoss, float | None]:
-        """The loss over all ranks of a step on what was added since the last, and the gradients' norm where it is
-        clipped.
+        """The loss over all ranks of a step on what was added since the last, and the norm of clipped gradients.
 
         Args:
             number: of the recipe's step, from 1, for errors.

@@ -15,9 +15,7 @@ Losses = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class PreferenceLoss(nn.Module):
-    """A loss on the log-probabilities of a chosen and a rejected answer, and the implicit rewards of both, without
-    gradient.
-    """
+    """A loss on the log-probabilities of a chosen and a rejected answer, and their implicit rewards."""
 
     #: True if log-probabilities are to be means over an answer's tokens, not sums.
     uses_average_logps = False

@@ -192,8 +192,7 @@ class FullModelTorchTuneCheckpointer(_OneFileCheckpointer):
 
 
 class DistributedCheckpointer:
-    """Each rank writes and reads its own part (PyTorch DCP): quickly, in the background if asked, for any number of
-    ranks.
+    """Each rank writes and reads its own part (PyTorch DCP): quickly, maybe in the background, for any number of ranks.
 
     Args:
         checkpoint_dir: folder to load from, where ``output_dir`` has nothing yet.

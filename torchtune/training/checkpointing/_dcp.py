@@ -48,9 +48,7 @@ _METADATA_CLASSES = {
 
 
 def latest_dcp_folder(folder: Path, adapter_only: bool = False) -> Path | None:
-    """The newest complete DCP checkpoint in a folder, of an adapter or not; None if there is none, an error if it is
-    damaged.
-    """
+    """The newest complete DCP checkpoint in a folder, of an adapter or not; an error if it is damaged."""
     recover(folder)
     found = []
     for path in resumable(folder, DCP_METADATA):
@@ -129,9 +127,7 @@ def _causes(error: BaseException) -> str:
 
 
 class DCPWriter:
-    """Writes drafts by DCP and commits them when all ranks of a group (None: a gloo group of all) are done, one at a
-    time.
-    """
+    """Writes drafts by DCP, one at a time, and commits them when all ranks of the group are done."""
 
     def __init__(self, process_group: dist.ProcessGroup | None = None, keep_last_n: int | None = None) -> None:
         self._keep_last_n = keep_last_n

@@ -43,9 +43,7 @@ _log = logging.getLogger("torchtune")
 
 @dataclass
 class Draft:
-    """A checkpoint folder that is being written, what its manifest says besides, and the SHA-256 of files whose writer
-    knows it.
-    """
+    """A checkpoint folder that is being written, what its manifest says besides, and hashes that are known."""
 
     path: Path
     info: dict[str, Any] = field(default_factory=dict)
@@ -158,9 +156,7 @@ class HashedFile:
 
 
 def torch_save(value: Any, path: Path) -> str:
-    """``torch.save`` that gives the SHA-256, and the disk's error: where it runs full, torch says that a position is
-    unexpected.
-    """
+    """``torch.save`` that gives the SHA-256, and the disk's error where that runs full."""
     import torch
 
     with HashedFile(path) as file:
@@ -333,9 +329,7 @@ def can_resume(output_dir: Path, recipe_checkpoint: str | None = None) -> bool:
 
 
 def refuse_damaged(folders: list[Path], check: bool = True) -> Path:
-    """The newest of some checkpoint folders (oldest first); an error if it is damaged, with the newest before it that
-    is whole.
-    """
+    """The newest of some folders, oldest first; an error if it is damaged, with the newest that is whole."""
     newest = folders[-1]
     if problems := check_folder(newest, hashes=check):
         before = next((str(f) for f in reversed(folders[:-1]) if not check_folder(f, hashes=check)), None)
@@ -346,9 +340,7 @@ def refuse_damaged(folders: list[Path], check: bool = True) -> Path:
 
 
 def find_resume_point(output_dir: Path, recipe_checkpoint: str | None = None, check: bool = True) -> ResumePoint:
-    """The newest checkpoint that a run can be resumed from, with its recipe state (a file's name, or its path under
-    ``output_dir``).
-    """
+    """The newest checkpoint to resume from, by its recipe state's name or path under ``output_dir``."""
     recover(output_dir)
     name = recipe_checkpoint or RECIPE_STATE_FNAME
     if "/" in name:

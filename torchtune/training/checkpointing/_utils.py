@@ -224,8 +224,7 @@ def check_outdir_not_in_ckptdir(ckpt_dir: Path | str, out_dir: Path | str) -> bo
 
 
 def safe_torch_load(checkpoint_path: Path | str, weights_only: bool = True, mmap: bool = True) -> dict[str, Any]:
-    """The state dict in a ``.safetensors``, ``.pt``, ``.pth`` or ``.bin`` file, on the CPU, mapped where the format
-    allows.
+    """The state dict in a ``.safetensors``, ``.pt``, ``.pth`` or ``.bin`` file, on the CPU, mapped where that can be.
 
     Args:
         checkpoint_path: the file.
@@ -265,9 +264,7 @@ def copy_files(
     ignore_suffixes: list[str] | None = None,
     max_file_size_mb: int = 200,
 ) -> None:
-    """Copy what a folder holds to another: no hidden entries, names with some endings, large files, and files that are
-    there.
-    """
+    """Copy a folder to another, but nothing hidden or large, no names with some endings, and over no file."""
     suffixes = tuple(ignore_suffixes or ())
     for source in _visible_files(Path(input_dir)):
         if source.name.endswith(suffixes) or source.stem.endswith(suffixes):

@@ -59,9 +59,7 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
 def write_safetensors(
     path: Path, specs: Mapping[str, torch.Tensor], tensors: Iterable[tuple[str, torch.Tensor]]
 ) -> str:
-    """Write a safetensors file with one tensor in memory at a time, in the order of ``specs`` (meta tensors do); gives
-    its SHA-256.
-    """
+    """Write a safetensors file, one tensor in memory at a time, in the order of ``specs``; gives its SHA-256."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, spec in specs.items():
@@ -119,9 +117,7 @@ def write_sharded(
     safe_serialization: bool = True,
     by_layer: bool = True,
 ) -> dict[str, str]:
-    """Write a model as shards and an index in another layout, converted layer by layer (or at once); gives SHA-256 by
-    file.
-    """
+    """Write a model as shards and an index in another layout, layer by layer; gives SHA-256 by file."""
     groups = list(_groups(state_dict)) if by_layer else [dict(state_dict)]
     specs: StateDict = {}
     for group in groups:
