@@ -204,7 +204,8 @@ def set_epoch(loader: Any, epoch: int) -> None:
         loader: what :func:`build_dataloader` gave.
         epoch: number of the epoch, from 0.
     """
-    for part in (getattr(loader, "sampler", None), getattr(loader, "dataset", None)):
+    parts: list[Any] = [getattr(loader, "sampler", None), getattr(loader, "dataset", None)]
+    for part in parts:
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)
             return

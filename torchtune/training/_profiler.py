@@ -123,5 +123,6 @@ def setup_torch_profiler(
         on_trace_ready=partial(_write_trace, output_dir=folder, metric=metric),
         **options,
     )
-    recorded = {name.lower(): use for name, use in wanted.items()}
-    return profiler, DictConfig({"enabled": True, "output_dir": str(folder), **recorded, **options, **steps})
+    settings: dict[Any, Any] = {"enabled": True, "output_dir": str(folder)}
+    settings |= {name.lower(): use for name, use in wanted.items()} | options | steps
+    return profiler, DictConfig(settings)

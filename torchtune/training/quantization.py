@@ -40,16 +40,36 @@ _TORCHAO_NAMES = ("Int4WeightOnlyQATQuantizer", "Int8DynActInt4WeightQATQuantize
 _SWAP_SUFFIX = "ModuleSwap"
 
 
-def _check_groups(model: nn.Module, groupsize: int) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module.in_features % groupsize:
-            raise ValueError(
-                f"quantizer.groupsize is {groupsize}, which does not divide the {module.in_features} inputs of {name}; choose "
-                "one that does, such as 32 or 64"
-            )
+class _GroupQuantizer:
+    """Quantizes linear layers' weights in groups along the input."""
+
+    groupsize: int
+
+    def quantize(self, model: nn.Module) -> nn.Module:
+        """The model, its linear layers quantized in place.
+
+        Args:
+            model: the model; its linear layers change.
+
+        Raises:
+            ValueError: if a layer's inputs don't divide into groups.
+        """
+        from torchao.quantization import quantize_
+
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear) and module.in_features % self.groupsize:
+                raise ValueError(
+                    f"quantizer.groupsize is {self.groupsize}, which does not divide the {module.in_features} inputs of "
+                    f"{name}; choose one that does, such as 32 or 64"
+                )
+        quantize_(model, self._config(on_gpu=next(model.parameters()).is_cuda))
+        return model
+
+    def _config(self, on_gpu: bool) -> Any:
+        raise NotImplementedError
 
 
-class Int4WeightOnlyQuantizer:
+class Int4WeightOnlyQuantizer(_GroupQuantizer):
     """Quantize linear layers' weights to 4-bit integers, in groups along the input.
 
     On a GPU that is the layout of torch's own kernels, which want bf16; elsewhere the products are of plain torch.
@@ -63,36 +83,17 @@ class Int4WeightOnlyQuantizer:
         self.groupsize = groupsize
         self.inner_k_tiles = inner_k_tiles
 
-    def quantize(self, model: nn.Module) -> nn.Module:
-        """The model, its linear layers quantized in place.
+    def _config(self, on_gpu: bool) -> Any:
+        from torchao.quantization import Int4WeightOnlyConfig, IntxWeightOnlyConfig, MappingType, PerGroup
 
-        Args:
-            model: the model; its linear layers change.
-
-        Raises:
-            ValueError: if a layer's inputs don't divide into groups.
-        """
-        from torchao.quantization import (
-            Int4WeightOnlyConfig,
-            IntxWeightOnlyConfig,
-            MappingType,
-            PerGroup,
-            quantize_,
-        )
-
-        _check_groups(model, self.groupsize)
-        config: Any = IntxWeightOnlyConfig(
-            weight_dtype=torch.int4,  # type: ignore[attr-defined]
-            granularity=PerGroup(self.groupsize),
-            mapping_type=MappingType.ASYMMETRIC,
-        )
-        if next(model.parameters()).is_cuda:
-            config = Int4WeightOnlyConfig(group_size=self.groupsize, int4_packing_format="tile_packed_to_4d")  # type: ignore[arg-type]
-        quantize_(model, config)
-        return model
+        if on_gpu:
+            return Int4WeightOnlyConfig(group_size=self.groupsize, int4_packing_format="tile_packed_to_4d")  # type: ignore[arg-type]
+        int4: Any = torch.int4  # type: ignore[attr-defined]
+        groups, mapping = PerGroup(self.groupsize), MappingType.ASYMMETRIC
+        return IntxWeightOnlyConfig(weight_dtype=int4, granularity=groups, mapping_type=mapping)
 
 
-class Int8DynActInt4WeightQuantizer:
+class Int8DynActInt4WeightQuantizer(_GroupQuantizer):
     """Quantize linear layers' weights to 4-bit integers, and their inputs to 8-bit ones when they come.
 
     Args:
@@ -102,16 +103,11 @@ class Int8DynActInt4WeightQuantizer:
     def __init__(self, groupsize: int = 256) -> None:
         self.groupsize = groupsize
 
-    def quantize(self, model: nn.Module) -> nn.Module:
-        """See :meth:`Int4WeightOnlyQuantizer.quantize`."""
-        from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
+    def _config(self, on_gpu: bool) -> Any:
+        from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup
 
-        _check_groups(model, self.groupsize)
         int4: Any = torch.int4  # type: ignore[attr-defined]
-        groups = PerGroup(self.groupsize)
-        config = Int8DynamicActivationIntxWeightConfig(weight_dtype=int4, weight_granularity=groups)
-        quantize_(model, config)
-        return model
+        return Int8DynamicActivationIntxWeightConfig(weight_dtype=int4, weight_granularity=PerGroup(self.groupsize))
 
 
 def __getattr__(name: str) -> Any:

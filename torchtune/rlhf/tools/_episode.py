@@ -190,7 +190,8 @@ def _run_calls(episodes: Sequence[Episode], toolbox: Toolbox, keys: Mapping[int,
     """Runs the calls of the last turns, all at once."""
     made = ((keys[id(episode)], n, record) for episode in episodes for n, record in enumerate(episode.calls))
     records = {(key, n): record for key, n, record in made if record.result is None}
-    requests = {key: (key[0], record.call.name, record.call.arguments) for key, record in records.items()}
+    calls = {key: record.call for key, record in records.items()}
+    requests: Any = {key: (key[0], call.name, call.arguments) for key, call in calls.items()}
     for key, result in toolbox.call(requests).items():
         records[key].result = result  # type: ignore[index]
 
