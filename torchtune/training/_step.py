@@ -73,10 +73,6 @@ class LossAccumulator:
         dtype = torch.float32 if self.device.type == "mps" else torch.float64
         self._sums = torch.zeros(2, dtype=dtype, device=self.device)
 
-    @property
-    def _world_size(self) -> int:
-        return dist.get_world_size(self.group) if dist.is_initialized() else 1
-
     def add(self, loss: torch.Tensor, num_tokens: torch.Tensor | int) -> torch.Tensor:
         """The summed loss of a micro-batch, for ``backward()``; it is counted.
 
@@ -102,7 +98,7 @@ class LossAccumulator:
 
     @property
     def _factor(self) -> int:
-        return self._world_size if self.grads_are_averaged else 1
+        return dist.get_world_size(self.group) if self.grads_are_averaged and dist.is_initialized() else 1
 
     def finish(self) -> StepLoss:
         """Sum up over ranks and start anew."""
@@ -171,10 +167,6 @@ def progress_bar(total: int | None, initial: int = 0, desc: str = "", disable: b
     return tqdm(total=total, initial=initial, desc=desc, dynamic_ncols=True, **options)
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if is_dtensor(tensor) else tensor
-
-
 @torch.no_grad()
 def scale_grads_(
     parameters: torch.Tensor | Iterable[torch.Tensor], scaler: torch.Tensor, foreach: bool | None = None
@@ -190,8 +182,8 @@ def scale_grads_(
         parameters = [parameters]
     groups: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = defaultdict(list)
     for parameter in parameters:
-        if parameter.grad is not None:
-            local = _local(parameter.grad)
+        if (grad := parameter.grad) is not None:
+            local = grad.to_local() if is_dtensor(grad) else grad
             groups[(local.device, local.dtype)].append(local)
     for (device, _), grads in groups.items():
         factor = scaler.to(device)

@@ -177,10 +177,15 @@ class CheckpointClient:
             adapter_config: given for a model with an adapter: only the adapter is loaded.
             dataloader: a stateful data loader to put in its position.
         """
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
         state = self._rank_state(model, optimizer, adapter_only=adapter_config is not None)
         state["run"] = b""
         loaded = self.distributed_checkpointer.load_checkpoint(state, adapter_only=adapter_config is not None)
-        _set_rank_state(model, optimizer, loaded)
+        model.load_state_dict(loaded[MODEL_KEY], strict=False)
+        options = StateDictOptions(flatten_optimizer_state_dict=True, strict=False)
+        for opt in optimizers_of(optimizer).values():
+            set_optimizer_state_dict(model, opt, loaded[OPT_KEY], options=options)
         run = _for_ranks(torch.load(io.BytesIO(loaded["run"]), weights_only=True), own_part)
         if dataloader is not None and DATALOADER_KEY in run:
             dataloader.load_state_dict(run[DATALOADER_KEY])
@@ -313,13 +318,3 @@ def _for_ranks(state: dict[str, Any], change: Callable[[Any], Any]) -> dict[str,
     """A state with what differs from rank to rank changed: gathered to be saved, or this rank's part after loading."""
     own = (DATALOADER_KEY, VAL_DATALOADER_KEY, RNG_KEY)
     return {key: change(value) if key in own else value for key, value in state.items()}
-
-
-def _set_rank_state(model: nn.Module, optimizer: AnyOptimizer, loaded: dict[str, Any]) -> None:
-    """Put what DCP loaded into model and optimizer."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
-
-    model.load_state_dict(loaded[MODEL_KEY], strict=False)
-    options = StateDictOptions(flatten_optimizer_state_dict=True, strict=False)
-    for opt in optimizers_of(optimizer).values():
-        set_optimizer_state_dict(model, opt, loaded[OPT_KEY], options=options)
