@@ -206,8 +206,7 @@ def build_objective(
     """The objective that a config asks for; where it asks for nothing else, the plain loss.
 
     Args:
-        cfg: a recipe's config; read are ``teacher_model`` with ``kd_loss`` and ``kd_ratio``, ``early_exit_loss`` with
-            ``layers`` (such as ``"0::4"``), ``curriculum``, ``scale_fn`` and ``scale``, and ``layer_dropout``.
+        cfg: a recipe's config, whose keys on a teacher, early exits and layer dropout are read.
         model: the model that is trained.
         loss_fn: its loss.
         load_teacher: gives the teacher with its weights; called if there is a ``teacher_model``.

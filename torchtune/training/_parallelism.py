@@ -207,9 +207,7 @@ class Parallelism:
     """The ranks of a run, and their shares of data, sequences and layers.
 
     Args:
-        cfg: the config: ``data_parallel_replicate_dim``, ``data_parallel_shard_dim``, ``context_parallel_dim``,
-            ``context_parallel_rotate_method``, ``tensor_parallel_dim``, ``tensor_parallel_plan``, ``fsdp_cpu_offload``,
-            ``fsdp_reshard_after_forward``, ``custom_sharded_layers``, ``enable_fp8_training``, ``fp8_recipe_name``.
+        cfg: the recipe's config, whose keys on parallelism, FSDP and float8 are read.
         device: where the model is.
 
     Raises:

@@ -102,8 +102,7 @@ class CheckpointClient:
     """Loads and saves a run's checkpoints, on one device or many.
 
     Args:
-        cfg: the recipe's config: ``checkpointer`` and, where given, ``resume_from_checkpoint``,
-            ``enable_async_checkpointing``, ``output_dir``, ``device``.
+        cfg: the recipe's config.
         checkpointer: used in place of the one that ``cfg.checkpointer`` says.
         chat_format: what the model is trained in; the chat template of the folders that are saved follows it.
     """
@@ -279,13 +278,12 @@ class CheckpointClient:
 
             state[ADAPTER_KEY] = get_adapter_state_dict(weights, device="cpu")
             state[ADAPTER_CONFIG] = adapter_config
-            if not adapter_only and not isinstance(
-                self.checkpointer, FullModelHFCheckpointer
-            ):  # which merges as it writes
-                # A copy of the dictionary, for merging drops the adapter's keys; base weights are replaced, not written to.
-                weights = get_merged_lora_ckpt(dict(weights), adapter_config["r"], adapter_config["lora_alpha"])
             if not adapter_only:
-                state[MODEL_KEY] = weights
+                merges_as_it_writes = isinstance(self.checkpointer, FullModelHFCheckpointer)
+                rank, alpha = adapter_config["r"], adapter_config["lora_alpha"]
+                # A copy of the dictionary, for merging drops the adapter's keys; base weights are replaced, not written to.
+                merged = weights if merges_as_it_writes else get_merged_lora_ckpt(dict(weights), rank, alpha)
+                state[MODEL_KEY] = merged
         if with_optimizer:
             collect = partial(get_full_optimizer_state_dict, model, is_rank_zero=self._is_rank_zero, device=device)
             states = {name: collect(opt) for name, opt in optimizers_of(optimizer).items()}
