@@ -279,9 +279,7 @@ class Parallelism:
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
             logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
         shards = "dp_shard_cp" if self.dims.cp_enabled else "dp_shard"
-        with (
-            warnings.catch_warnings()
-        ):  # slices with a flattened dimension have no other name in every version of torch
+        with warnings.catch_warnings():  # slices with a flattened dimension have no other name in all torch versions
             warnings.simplefilter("ignore")
             mesh = self.mesh["dp_replicate", shards] if self.dims.dp_replicate_enabled else self.mesh[shards]
         shard_model(
