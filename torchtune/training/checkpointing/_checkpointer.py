@@ -161,6 +161,16 @@ class _OneFileCheckpointer(FileCheckpointer):
             )
         return super()._find_weights(files)
 
+    def save_checkpoint(  # type: ignore[override]
+        self,
+        state_dict: dict[str, Any],
+        epoch: int,
+        intermediate_checkpoint: bool = False,
+        adapter_only: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().save_checkpoint(state_dict, epoch, intermediate_checkpoint, adapter_only, **kwargs)
+
     def _write_model(
         self, draft: Draft, state_dict: StateDict, adapter: dict[str, Any] | None, max_shard_size: str
     ) -> None:
