@@ -84,3 +84,32 @@ def test_code_llama2_has_its_sizes() -> None:
     package = importlib.import_module("torchtune.models.code_llama2")
     sizes = [f"{kind}code_llama2_{size}" for kind in ("", "lora_", "qlora_") for size in ("7b", "13b", "70b")]
     assert set(sizes) <= set(package.__all__)
+
+
+@pytest.mark.parametrize(
+    ("family", "builder"),
+    [
+        ("code_llama2", "code_llama2_7b"),
+        ("flux", "flux_1_autoencoder"),
+        ("gemma", "gemma_2b"),
+        ("gemma2", "gemma2_2b"),
+        ("llama2", "lora_llama2_7b"),
+        ("llama3", "llama3_8b"),
+        ("llama3_1", "llama3_1_8b"),
+        ("llama3_2", "qlora_llama3_2_1b"),
+        ("llama3_2_vision", "llama3_2_vision_11b"),
+        ("llama3_3", "llama3_3_70b"),
+        ("llama4", "llama4_scout_17b_16e"),
+        ("mistral", "mistral_reward_7b"),
+        ("phi3", "phi3_mini"),
+        ("phi4", "phi4_14b"),
+        ("qwen2", "qwen2_7b"),
+        ("qwen2_5", "qwen2_5_7b_instruct"),
+        ("qwen3", "qwen3_8b_base"),
+        ("smol", "smollm2_135m"),
+    ],
+)
+def test_builders_are_found_in_their_module_too(family: str, builder: str) -> None:
+    package = importlib.import_module(f"torchtune.models.{family}")
+    module = importlib.import_module(f"torchtune.models.{family}._model_builders")
+    assert getattr(module, builder) is getattr(package, builder)

@@ -1,0 +1,3 @@
+"""Where torchtune has the builders of this family: the same names."""
+
+from torchtune.models.llama3_2_vision import *

@@ -1,0 +1,3 @@
+"""Where torchtune has the builders of this family: the same names."""
+
+from torchtune.models.qwen2_5 import *
