@@ -25,7 +25,7 @@ fi
 recipe=$1 config=$2
 shift 2
 
-head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r head_node < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 
 srun --kill-on-bad-exit=1 tune run \
