@@ -50,7 +50,10 @@ def test_torchrun_gets_the_machines_and_the_recipe_its_overrides(tmp_path: Path)
 
 def test_a_missing_config_is_told(tmp_path: Path) -> None:
     done = subprocess.run(
-        ["bash", str(SCRIPT), "full_finetune_distributed"], env=environment(tmp_path, ""), capture_output=True, text=True
+        ["bash", str(SCRIPT), "full_finetune_distributed"],
+        env=environment(tmp_path, ""),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2 and "usage: sbatch multinode.sh RECIPE CONFIG" in done.stderr
 

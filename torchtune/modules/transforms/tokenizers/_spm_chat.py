@@ -15,6 +15,7 @@ from torchtune.modules.transforms.tokenizers._utils import join_turns
 
 if TYPE_CHECKING:
     from torchtune.data._message import Message
+    from torchtune.data._selectors import TrainOn
 
 #: Characters that count as white space at the edges of a text.
 WHITESPACE_CHARS = [" ", "\n", "\t", "\r", "\v"]
@@ -36,14 +37,17 @@ class SentencePieceChatTokenizer(ChatTokenizer):
         max_seq_len: int | None = None,
         prompt_template: Any = None,
         truncation_type: str = "right",
-        **options: Any,
+        *,
+        chat_format: str | None = None,
+        train_on: TrainOn = "message",
+        format_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._spm_model = SentencePieceBaseTokenizer(path)
         self._spm_model.pad_id = 0
         self._prefixes = self._pieces(self._spm_model.spm_model.encode("a"))[0].startswith(_SPACE)
         self._ids: dict[str, int] | None = None
         self.stop_tokens = [self.eos_id]
-        self._setup_chat(max_seq_len, prompt_template, truncation_type, **options)
+        self._setup_chat(max_seq_len, prompt_template, truncation_type, chat_format, train_on, format_options)
 
     bos_id = passed_on("_spm_model.bos_id", "Id of BOS.")
     eos_id = passed_on("_spm_model.eos_id", "Id of EOS.")
