@@ -187,6 +187,37 @@ def test_a_run_leaves_its_metrics_a_page_and_a_picture(tmp_path):
     assert (37, 99, 235) in {colour for _, colour in image.getcolors(1 << 20)}
 
 
+@pytest.mark.parametrize(
+    ("values", "least", "expected"),
+    [
+        ([0.375, 1.844], 0.0, [0.0, 0.5, 1.0, 1.5, 2.0]),
+        ([1, 28], 1.0, [0, 10, 20, 30]),
+        ([1, 2], 1.0, [1, 2]),
+        ([0.1, 0.3], 0.0, [0.1, 0.15, 0.2, 0.25, 0.3]),
+        ([-1.2e-4, 2e-4], 0.0, [-2e-4, -1e-4, 0.0, 1e-4, 2e-4]),
+        ([3, 3], 1.0, [2, 3, 4]),
+    ],
+)
+def test_axes_have_round_numbers(values, least, expected):
+    from torchtune.training._run_summary import _ticks
+
+    assert _ticks(values, least) == pytest.approx(expected)
+
+
+def test_names_of_curves_do_not_touch_and_all_lines_are_in_the_picture():
+    from torchtune.training._run_summary import chart
+
+    names = ["reward", "eval/reward", *(f"reward/{kind}Reward" for kind in ("ExactCalls", "Outcome", "CallArguments"))]
+    shapes = chart({name: [(0, 0.1), (7, number + 0.3)] for number, name in enumerate(names)})
+    texts = [(where, text) for kind, where, text in shapes if kind == "text" and text in names]
+    assert [text for _, text in texts] == names
+    for (x, y, _), text in texts:
+        assert x + 6.5 * len(text) <= 720
+        assert all(x + 6.5 * len(text) < to or to <= x for (to, at, _), _ in texts if at == y)
+    drawn = [point for kind, where, _ in shapes if kind == "line" for point in where]
+    assert all(0 <= x <= 720 and 0 <= y <= 300 for x, y in drawn)
+
+
 def test_a_resumed_run_goes_on_with_its_curve_and_a_new_one_starts_anew(tmp_path):
     from torchtune.training._run_summary import read_curves
 

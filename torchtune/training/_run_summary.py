@@ -9,12 +9,13 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping
 from html import escape
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 METRICS_FILE, CURVE_FILE, REWARD_FILE, PAGE_FILE = "metrics.jsonl", "loss_curve.png", "reward_curve.png", "summary.html"
 _COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed")
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 300, 64, 32, 24
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 300, 64, 32
 _STYLE = (
     "body{font:14px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#1f2937}"
     "table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #d1d5db;padding:.25rem .6rem;text-align:right}"
@@ -102,36 +103,51 @@ def read_curves(path: Path) -> dict[str, Curve]:
 def chart(curves: Mapping[str, Curve]) -> list[Shape]:
     """Lines and texts of a chart, in pixels from the top left."""
     points = [point for curve in curves.values() for point in curve]
-    (left, right), (low, high) = (_range(point[axis] for point in points) for axis in (0, 1))
+    across, up = _ticks((x for x, _ in points), least=1), _ticks(y for _, y in points)
+    shapes, top = _legend(curves)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - left) / (right - left) * (_WIDTH - _LEFT - 16)
-        up = (y - low) / (high - low) * (_HEIGHT - _BOTTOM - _TOP)
-        return round(_LEFT + across, 1), round(_HEIGHT - _BOTTOM - up, 1)
+        right = (x - across[0]) / (across[-1] - across[0]) * (_WIDTH - _LEFT - 16)
+        above = (y - up[0]) / (up[-1] - up[0]) * (_HEIGHT - _BOTTOM - top)
+        return round(_LEFT + right, 1), round(_HEIGHT - _BOTTOM - above, 1)
 
-    shapes: list[Shape] = []
-    for i in range(5):
-        x, y = left + (right - left) * i / 4, low + (high - low) * i / 4
-        shapes.append(("line", [place(left, y), place(right, y)], "#e5e7eb"))
-        shapes.append(("text", (_LEFT - 6, place(left, y)[1] + 4, "end"), f"{y:.4g}"))
-        step = f"{x:.0f}" if right - left >= 8 else f"{x:.4g}"
-        shapes.append(("text", (place(x, low)[0], _HEIGHT - 12, "middle"), step))
-    for number, (name, curve) in enumerate(curves.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        at = _LEFT + 150 * number
-        shapes.append(("line", [(at, 12), (at + 18, 12)], colour))
-        shapes.append(("text", (at + 24, 16, "start"), name))
+    for y in up:
+        shapes.append(("line", [place(across[0], y), place(across[-1], y)], "#e5e7eb"))
+        shapes.append(("text", (_LEFT - 6, place(across[0], y)[1] + 4, "end"), f"{y:.6g}"))
+    shapes += [("text", (place(x, up[0])[0], _HEIGHT - 12, "middle"), f"{x:.6g}") for x in across]
+    for colour, curve in zip(cycle(_COLOURS), curves.values(), strict=False):
         drawn = [place(*point) for point in curve]
-        if len(drawn) == 1:  # one point has no line
-            drawn = [(drawn[0][0] - 3, drawn[0][1]), (drawn[0][0] + 3, drawn[0][1])]
-        shapes.append(("line", drawn, colour))
+        if len(drawn) > 1:
+            shapes.append(("line", drawn, colour))
+        if len(drawn) < 4:  # values that stand far apart, or alone
+            shapes += [("line", [(x - 3, y), (x, y + 3), (x + 3, y), (x, y - 3), (x - 3, y)], colour) for x, y in drawn]
     return shapes
 
 
-def _range(values: Iterable[float]) -> tuple[float, float]:
+def _legend(names: Iterable[str]) -> tuple[list[Shape], int]:
+    """The curves' names beside their colours, in as many rows as they need; and the pixels above the curves."""
+    shapes: list[Shape] = []
+    x, y = _LEFT, 12
+    for colour, name in zip(cycle(_COLOURS), names, strict=False):
+        width = 40 + 7 * len(name)
+        if x > _LEFT and x + width > _WIDTH:
+            x, y = _LEFT, y + 16
+        shapes += [("line", [(x, y), (x + 18, y)], colour), ("text", (x + 24, y + 4, "start"), name)]
+        x += width
+    return shapes, y + 12
+
+
+def _ticks(values: Iterable[float], least: float = 0.0) -> list[float]:
+    """Round numbers, two to six of them at least ``least`` apart, from below the values to above them."""
     found = list(values)
     low, high = min(found), max(found)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    apart = max((high - low) / 4, least)
+    power = 10 ** math.floor(math.log10(apart))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= apart * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [i * step for i in range(first, last + 1)]
 
 
 def svg(shapes: Iterable[Shape]) -> str:
