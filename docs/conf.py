@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -78,6 +79,8 @@ def setup(app: Sphinx) -> None:
     from format_pages import write_pages
     from setting_pages import write_page
 
+    # The pages say what a format leaves out; its notices would hide Sphinx's own warnings.
+    logging.getLogger("torchtune.data.formats").setLevel(logging.ERROR)
     write_pages(Path(__file__).parent / "formats")
     write_page(Path(__file__).parent)
     app.add_directive("conversation", Conversation)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import inspect
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +173,6 @@ def index() -> str:
 def write_pages(folder: Path) -> None:
     """Writes all pages; one that has not changed is left alone, so that it is not built anew."""
     folder.mkdir(exist_ok=True)
-    # The pages say what a format leaves out; its notices would hide Sphinx's own warnings.
-    logging.getLogger("torchtune.data.formats").setLevel(logging.ERROR)
     for name, text in {"index": index(), **{name: page(name) for name in list_formats()}}.items():
         path = folder / f"{name}.md"
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
